@@ -1,0 +1,90 @@
+//! Translation granules and lookup levels (Arm ARM D8.2), and the spans that follow from them.
+
+use core::fmt;
+
+/// A translation granule: the size of a page and of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Granule {
+    /// 4 KiB.
+    K4,
+    /// 16 KiB.
+    K16,
+    /// 64 KiB.
+    K64,
+}
+
+impl Granule {
+    /// log2 of the page size in bytes: 12, 14 or 16.
+    pub const fn shift(self) -> u32 {
+        match self {
+            Self::K4 => 12,
+            Self::K16 => 14,
+            Self::K64 => 16,
+        }
+    }
+
+    /// Page size in bytes.
+    pub const fn size(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// log2 of the number of bytes that one entry at `level` translates.
+    pub const fn level_shift(self, level: Level) -> u32 {
+        // A table holds 2^(shift - 3) entries of 8 bytes; level 3 entries span one page.
+        self.shift() + (self.shift() - 3) * (3 - level.number()) as u32
+    }
+
+    /// Number of bytes that one entry at `level` translates.
+    pub const fn level_size(self, level: Level) -> u64 {
+        1 << self.level_shift(level)
+    }
+}
+
+/// A lookup level, -1 (with FEAT_LPA2) to 3. Level 3 holds pages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(i8);
+
+impl Level {
+    /// Level -1, the start of a 52-bit walk with the 4 KiB granule.
+    pub const LM1: Self = Self(-1);
+    /// Level 0.
+    pub const L0: Self = Self(0);
+    /// Level 1.
+    pub const L1: Self = Self(1);
+    /// Level 2.
+    pub const L2: Self = Self(2);
+    /// Level 3: pages.
+    pub const L3: Self = Self(3);
+
+    /// The level with this number, or `None` outside -1..=3.
+    pub const fn from_number(number: i8) -> Option<Self> {
+        if number >= -1 && number <= 3 { Some(Self(number)) } else { None }
+    }
+
+    /// -1..=3.
+    pub const fn number(self) -> i8 {
+        self.0
+    }
+
+    /// One step nearer to the pages, or `None` at level 3.
+    pub const fn below(self) -> Option<Self> {
+        Self::from_number(self.0 + 1)
+    }
+
+    /// One step nearer to the root, or `None` at level -1.
+    pub const fn above(self) -> Option<Self> {
+        Self::from_number(self.0 - 1)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "L{}", self.0)
+    }
+}

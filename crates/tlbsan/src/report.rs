@@ -1,0 +1,215 @@
+//! The records that leave the model: violations with their story, the result of each case, the end.
+//!
+//! Addresses are numbers here; names and source lines are found by whoever has the symbols. The records are the lines of
+//! the JSON stream between the checker and the command `tlbsan`.
+
+use serde::{Deserialize, Serialize};
+use tlbsan_hint::{Cause, Expected, Kind};
+
+/// Version of the stream; a reader refuses another.
+pub const STREAM_VERSION: u32 = 1;
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// First.
+    Start {
+        /// [`STREAM_VERSION`].
+        version: u32,
+    },
+    /// A rule was broken.
+    Violation(Box<Violation>),
+    /// A case has ended.
+    Case(CaseResult),
+    /// Something the reader should know that is no error: what is not modelled, for instance.
+    Notice {
+        /// One sentence.
+        text: String,
+    },
+    /// Last: without it the run was cut short.
+    End(Summary),
+}
+
+/// Where and by whom something was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// The PE.
+    pub pe: usize,
+    /// Virtual address of the instruction.
+    pub pc: u64,
+    /// Return addresses, innermost first.
+    pub stack: Vec<u64>,
+    /// The last label hint of the PE, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// A descriptor, with what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// The 64 bits.
+    pub bits: u64,
+    /// In words: `table at 0x4010_0000`, `page at 0x4020_0000, rw, nG`.
+    pub text: String,
+}
+
+/// A TLBI that came between, and why it was not enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Who issued it.
+    pub site: Site,
+    /// The operation with its operand.
+    pub op: String,
+    /// Why the stale entry outlived it, as a sentence.
+    pub why: String,
+    /// The same as a cause.
+    #[serde(with = "cause_name")]
+    pub cause: Cause,
+}
+
+/// One broken rule with its story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// The case it happened in, if any.
+    pub case: Option<u64>,
+    /// The rule.
+    #[serde(with = "kind_name")]
+    pub kind: Kind,
+    /// Why the stale entry was still there.
+    #[serde(with = "cause_name")]
+    pub cause: Cause,
+    /// First virtual address that the stale entry translates.
+    pub start: u64,
+    /// Bytes that it translates.
+    pub size: u64,
+    /// Level of the stale entry.
+    pub level: i8,
+    /// Whether it is a table entry (a walk cache entry) or a leaf.
+    pub table: bool,
+    /// The ASIDs it may be tagged with; empty: global, or any.
+    pub asids: Vec<u16>,
+    /// The PEs that may hold it.
+    pub pes: Vec<usize>,
+    /// Physical address of the slot it was read from.
+    pub slot: u64,
+    /// What may be cached.
+    pub old: Descriptor,
+    /// What is in memory now, where the new meaning comes from.
+    pub new: Descriptor,
+    /// Who removed the old entry.
+    pub removed: Site,
+    /// Who made it an error.
+    pub trigger: Site,
+    /// The invalidations since, in order, the most telling ones at most.
+    pub attempts: Vec<Attempt>,
+    /// How many more invalidations there were.
+    pub more_attempts: u64,
+    /// How often the same happened (same kind, cause, place in the code); the first is told.
+    pub times: u64,
+}
+
+/// A verdict without its story, as sets of them are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The rule.
+    #[serde(with = "kind_name")]
+    pub kind: Kind,
+    /// The cause.
+    #[serde(with = "cause_name")]
+    pub cause: Cause,
+    /// First virtual address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Level.
+    pub level: i8,
+}
+
+impl From<Expected> for Verdict {
+    fn from(e: Expected) -> Self {
+        Self { kind: e.kind, cause: e.cause, start: e.start, size: e.size, level: e.level }
+    }
+}
+
+impl From<&Violation> for Verdict {
+    fn from(v: &Violation) -> Self {
+        Self { kind: v.kind, cause: v.cause, start: v.start, size: v.size, level: v.level }
+    }
+}
+
+/// How a case ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseResult {
+    /// The number of its test point.
+    pub id: u64,
+    /// Stale entries that came into being in its window.
+    pub opened: u64,
+    /// Stale entries that a complete invalidation removed in its window.
+    pub cleaned: u64,
+    /// What it was expected to show.
+    pub expected: Vec<Verdict>,
+    /// What it did show.
+    pub seen: Vec<Verdict>,
+    /// Whether the two are equal as sets; and, where nothing was expected, whether the case was awake: something was
+    /// opened and something was cleaned.
+    pub passed: bool,
+}
+
+impl CaseResult {
+    /// Expected and not seen.
+    pub fn unmet(&self) -> impl Iterator<Item = &Verdict> {
+        self.expected.iter().filter(|v| !self.seen.contains(v))
+    }
+
+    /// Seen and not expected.
+    pub fn extra(&self) -> impl Iterator<Item = &Verdict> {
+        self.seen.iter().filter(|v| !self.expected.contains(v))
+    }
+
+    /// Whether the checker saw stale entries come and go.
+    pub fn awake(&self) -> bool {
+        self.opened > 0 && self.cleaned > 0
+    }
+}
+
+/// The last record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Events handled.
+    pub events: u64,
+    /// TLBIs among them.
+    pub tlbis: u64,
+    /// Stale entries that came into being.
+    pub opened: u64,
+    /// Stale entries removed by invalidation.
+    pub cleaned: u64,
+    /// Violations, repeats folded.
+    pub violations: u64,
+    /// Violations outside a case, or in a case that did not expect them.
+    pub unexpected: u64,
+    /// Cases that ended and passed.
+    pub passed: u64,
+    /// Cases that ended and failed.
+    pub failed: u64,
+}
+
+macro_rules! by_name {
+    ($module:ident, $type:ty) => {
+        mod $module {
+            use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+            pub(super) fn serialize<S: Serializer>(value: &$type, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(value.name())
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<$type, D::Error> {
+                let name = String::deserialize(d)?;
+                <$type>::from_name(&name).ok_or_else(|| D::Error::custom(format!("no such name: {name}")))
+            }
+        }
+    };
+}
+
+by_name!(kind_name, super::Kind);
+by_name!(cause_name, super::Cause);
