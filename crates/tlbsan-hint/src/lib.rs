@@ -117,7 +117,7 @@ pub enum Hint {
     },
     /// The case that runs is expected to show this verdict.
     Expect(Expected),
-    /// The case ends; whatever it left stale is judged no further.
+    /// The case ends. What it left stale stays stale: a case ends with a full flush of its own.
     CaseEnd {
         /// The number given at its beginning.
         id: u64,

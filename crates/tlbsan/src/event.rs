@@ -79,6 +79,12 @@ pub trait World {
     /// Return addresses on the stack of the PE whose event is being handled, innermost first, without the PC itself.
     fn stack(&self) -> Vec<u64>;
 
+    /// The UTF-8 text at a virtual address of the PE whose event is being handled, for labels.
+    fn text(&self, va: u64, len: u64) -> Option<String> {
+        let _ = (va, len);
+        None
+    }
+
     /// From now on stores to, and loads from, the 4 KiB page at `page` are of interest (`on`), or no longer.
     ///
     /// Events for other pages may be left out.

@@ -105,7 +105,7 @@ pub struct Violation {
     pub attempts: Vec<Attempt>,
     /// How many more invalidations there were.
     pub more_attempts: u64,
-    /// How often the same happened (same kind, cause, place in the code); the first is told.
+    /// To how many entries the same store did this; the first is told.
     pub times: u64,
 }
 
@@ -184,8 +184,10 @@ pub struct Summary {
     pub opened: u64,
     /// Stale entries removed by invalidation.
     pub cleaned: u64,
-    /// Violations, repeats folded.
+    /// Violations that have a record.
     pub violations: u64,
+    /// Violations of the same kind and cause, from the same place in the code, as one that has a record.
+    pub repeats: u64,
     /// Violations outside a case, or in a case that did not expect them.
     pub unexpected: u64,
     /// Cases that ended and passed.

@@ -1,0 +1,391 @@
+//! Each rule on the simulated machine: broken, and in order. The tables are written by hand, entry by entry.
+
+use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
+use tlbsan::model::Config;
+use tlbsan::sim::Machine;
+use tlbsan_hint::{Cause, Hint, Kind};
+
+const ROOT: u64 = 0x1000;
+const L1: u64 = 0x2000;
+const L2: u64 = 0x3000;
+const T: u64 = 0x4000;
+const T2: u64 = 0x5000;
+const VA: u64 = 0x4000_0000;
+const ASID: u16 = 7;
+/// Page descriptor attributes: valid page, AF, nG, inner shareable, EL0, rw.
+const PAGE: u64 = 0xf43;
+const TABLE: u64 = 3;
+
+/// Two PEs in one address space that maps `VA` and the page after it through the level-3 table `T`.
+fn machine() -> Machine {
+    let mut m = Machine::new(Config::default());
+    for (slot, entry) in [
+        (ROOT, L1 | TABLE),
+        (L1 + 8, L2 | TABLE),
+        (L2, T | TABLE),
+        (T, 0x10_0000 | PAGE),
+        (T + 8, 0x10_1000 | PAGE),
+    ] {
+        m.store(0, slot, entry);
+    }
+    m.run_in(0, ROOT, ASID);
+    m.run_in(1, ROOT, ASID);
+    m
+}
+
+fn va(leaf_only: bool, asid: Option<u16>) -> Target {
+    Target::Va { va: VirtAddr::new(VA), asid: asid.map(Asid::new), leaf_only, ttl: 0 }
+}
+
+fn all_levels() -> Op {
+    Op::inner(va(false, Some(ASID)))
+}
+
+fn leaf_only() -> Op {
+    Op::inner(va(true, Some(ASID)))
+}
+
+/// Clears the leaf, and, if `table`, unlinks its table.
+fn unmap(m: &mut Machine, table: bool) {
+    m.store(0, T, 0);
+    if table {
+        m.store(0, T + 8, 0);
+        m.store(0, L2, 0);
+    }
+}
+
+fn flush(m: &mut Machine, op: Op) {
+    m.dsb(0, Dsb::Ishst);
+    m.tlbi(0, op);
+    m.dsb(0, Dsb::Ish);
+}
+
+/// The second page's leaf, which unlinking `T` leaves behind as well.
+fn flush_neighbour(m: &mut Machine) {
+    let target = Target::Va { va: VirtAddr::new(VA + 0x1000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
+    flush(m, Op::inner(target));
+}
+
+fn verdicts(m: &mut Machine) -> Vec<(Kind, Cause, u64, i8)> {
+    m.take_violations().iter().map(|v| (v.kind, v.cause, v.start, v.level)).collect()
+}
+
+/// Maps another frame where the page was.
+fn remap(m: &mut Machine) -> Vec<(Kind, Cause, u64, i8)> {
+    m.store(0, T, 0x20_0000 | PAGE);
+    verdicts(m)
+}
+
+#[test]
+fn the_2019_bug_is_found() {
+    let mut m = machine();
+    unmap(&mut m, true);
+    flush(&mut m, leaf_only());
+    flush_neighbour(&mut m);
+    m.store(0, T2, 0x30_0000 | PAGE);
+    m.store(0, L2, T2 | TABLE);
+    let violations = m.take_violations();
+    let [v] = violations.as_slice() else { panic!("{violations:#?}") };
+    assert_eq!((v.kind, v.cause, v.level, v.table), (Kind::Remade, Cause::LeafOnly, 2, true));
+    assert_eq!((v.start, v.size, &v.pes[..]), (VA, 2 << 20, &[0, 1][..]));
+    assert_eq!((v.old.bits, v.new.bits), (T | TABLE, T2 | TABLE));
+    assert!(v.attempts[0].why.contains("removes leaves only; the level-2 table entry"), "{:?}", v.attempts);
+}
+
+#[test]
+fn the_2019_bug_is_gone_with_an_invalidation_at_every_level() {
+    for op in [all_levels(), Op::inner(va(false, None)), Op::inner(Target::Asid(Asid::new(ASID))), Op::inner(Target::All)] {
+        let mut m = machine();
+        unmap(&mut m, true);
+        flush(&mut m, op);
+        flush_neighbour(&mut m);
+        m.store(0, T2, 0x30_0000 | PAGE);
+        m.store(0, L2, T2 | TABLE);
+        assert_eq!(verdicts(&mut m), [], "{op}");
+        assert_eq!(m.model().residues().counts(), (3, 3), "{op}: two leaves and a table, opened and cleaned");
+    }
+}
+
+#[test]
+fn the_same_table_linked_again_is_silent() {
+    let mut m = machine();
+    unmap(&mut m, true);
+    m.store(0, L2, T | TABLE);
+    assert_eq!(verdicts(&mut m), []);
+}
+
+#[test]
+fn a_leaf_remade_is_told_with_its_cause() {
+    use Cause as C;
+    let other_page = Target::Va { va: VirtAddr::new(VA + 0x8000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
+    let wrong_ttl = Target::Va { va: VirtAddr::new(VA), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 4 | 2 };
+    type Steps = fn(&mut Machine, Op);
+    let full: Steps = flush;
+    let no_dsb_before: Steps = |m, op| {
+        m.tlbi(0, op);
+        m.dsb(0, Dsb::Ish);
+    };
+    let no_dsb_after: Steps = |m, op| {
+        m.dsb(0, Dsb::Ishst);
+        m.tlbi(0, op);
+    };
+    let ishst_after: Steps = |m, op| {
+        m.dsb(0, Dsb::Ishst);
+        m.tlbi(0, op);
+        m.dsb(0, Dsb::Ishst);
+    };
+    let dsb_elsewhere: Steps = |m, op| {
+        m.dsb(0, Dsb::Ishst);
+        m.tlbi(0, op);
+        m.dsb(1, Dsb::Ish);
+    };
+    let nshst_before: Steps = |m, op| {
+        m.dsb(0, Dsb::Nshst);
+        m.tlbi(0, op);
+        m.dsb(0, Dsb::Ish);
+    };
+    for (name, steps, op, cause) in [
+        ("dsb ishst; tlbi vale1 local", full, Op::local(va(true, Some(ASID))), C::LocalOnly),
+        ("dsb ishst; tlbi vale1is of another asid", full, Op::inner(va(true, Some(8))), C::WrongAsid),
+        ("dsb ishst; tlbi vale1is of another page", full, Op::inner(other_page), C::WrongRange),
+        ("dsb ishst; tlbi vale1is with a wrong hint", full, Op::inner(wrong_ttl), C::WrongTtl),
+        ("tlbi; dsb ish", no_dsb_before, leaf_only(), C::NotOrdered),
+        ("dsb nshst; tlbi ..is; dsb ish", nshst_before, leaf_only(), C::NotOrdered),
+        ("dsb ishst; tlbi", no_dsb_after, leaf_only(), C::NotCompleted),
+        ("dsb ishst; tlbi; dsb ishst", ishst_after, leaf_only(), C::NotCompleted),
+        ("dsb ishst; tlbi; dsb ish on the other PE", dsb_elsewhere, leaf_only(), C::NotCompleted),
+    ] {
+        let mut m = machine();
+        unmap(&mut m, false);
+        steps(&mut m, op);
+        assert_eq!(remap(&mut m), [(Kind::Remade, cause, VA, 3)], "{name}");
+    }
+    let mut m = machine();
+    unmap(&mut m, false);
+    assert_eq!(remap(&mut m), [(Kind::Remade, C::NoInvalidation, VA, 3)]);
+}
+
+#[test]
+fn a_leaf_invalidated_in_order_may_be_remade() {
+    let mut m = machine();
+    unmap(&mut m, false);
+    flush(&mut m, leaf_only());
+    assert_eq!(remap(&mut m), []);
+    assert_eq!(m.model().residues().counts(), (1, 1));
+}
+
+#[test]
+fn a_local_invalidation_on_every_pe_is_enough() {
+    let mut m = machine();
+    unmap(&mut m, false);
+    m.dsb(0, Dsb::Ishst);
+    for pe in 0..2 {
+        m.tlbi(pe, Op::local(va(true, Some(ASID))));
+        m.dsb(pe, Dsb::Nsh);
+    }
+    assert_eq!(remap(&mut m), []);
+}
+
+#[test]
+fn a_dsb_of_whoever_read_the_entry_orders_the_store() {
+    let mut m = machine();
+    unmap(&mut m, false);
+    m.load(1, T);
+    m.dsb(1, Dsb::Ishst);
+    m.tlbi(1, leaf_only());
+    m.dsb(1, Dsb::Ish);
+    assert_eq!(remap(&mut m), []);
+
+    let mut m = machine();
+    unmap(&mut m, false);
+    m.dsb(1, Dsb::Ishst); // has not read it
+    m.tlbi(1, leaf_only());
+    m.dsb(1, Dsb::Ish);
+    assert_eq!(remap(&mut m), [(Kind::Remade, Cause::NotOrdered, VA, 3)]);
+}
+
+#[test]
+fn a_store_seen_before_it_is_reported_is_judged_as_the_writers() {
+    let mut m = machine();
+    m.store_unreported(T, 0);
+    m.load(1, T);
+    m.at(0xabc, &[]);
+    m.report_store(0, T);
+    m.at(0, &[]);
+    flush(&mut m, leaf_only());
+    assert_eq!(remap(&mut m), []);
+
+    let mut m = machine();
+    m.store_unreported(T, 0);
+    m.load(1, T);
+    m.at(0xabc, &[]);
+    m.report_store(0, T);
+    m.store(0, T, 0x20_0000 | PAGE);
+    let violations = m.take_violations();
+    assert_eq!(violations.len(), 1);
+    assert_eq!((violations[0].removed.pe, violations[0].removed.pc), (0, 0xabc));
+}
+
+#[test]
+fn a_global_leaf_survives_an_operation_by_asid() {
+    let mut m = machine();
+    m.store(0, T + 16, 0x10_2000 | (PAGE & !0x800));
+    m.store(0, T + 16, 0);
+    flush(&mut m, Op::inner(Target::Asid(Asid::new(ASID))));
+    m.store(0, T + 16, 0x20_2000 | (PAGE & !0x800));
+    assert_eq!(verdicts(&mut m), [(Kind::Remade, Cause::GlobalSurvives, VA + 0x2000, 3)]);
+}
+
+#[test]
+fn a_valid_entry_changed_in_place_is_an_error() {
+    let mut m = machine();
+    assert_eq!(remap(&mut m), [(Kind::LiveChange, Cause::NotBrokenFirst, VA, 3)]);
+
+    let mut m = machine();
+    m.store(0, L2, T2 | TABLE);
+    assert_eq!(verdicts(&mut m), [(Kind::LiveChange, Cause::NotBrokenFirst, VA, 2)]);
+
+    let mut m = machine();
+    m.store(0, L2, 0x4000_0000 | 0xf41);
+    assert_eq!(verdicts(&mut m), [(Kind::LiveChange, Cause::NotBrokenFirst, VA, 2)], "a block over a table");
+}
+
+#[test]
+fn permissions_change_in_place_and_owe_an_invalidation() {
+    let mut m = machine();
+    m.store(0, T, 0x10_0000 | PAGE | 1 << 7);
+    assert_eq!(verdicts(&mut m), []);
+    assert_eq!(m.model().residues().counts().0, 1, "the writable translation may still be cached");
+    m.store(0, T, 0);
+    flush(&mut m, leaf_only());
+    assert_eq!(remap(&mut m), []);
+    // Relaxing owes nothing, and software bits are no change.
+    m.store(0, T, 0x20_0000 | PAGE | 1 << 55);
+    assert_eq!(m.model().residues().counts(), (2, 2));
+}
+
+#[test]
+fn an_entry_that_no_pe_can_hold_leaves_no_residue() {
+    let mut m = Machine::new(Config::default());
+    m.store(0, ROOT, L1 | TABLE);
+    m.run_in(0, T2, 1); // another, empty root
+    m.store(0, ROOT, 0);
+    m.store(0, ROOT, L2 | TABLE);
+    assert_eq!(verdicts(&mut m), []);
+    assert_eq!(m.model().residues().counts(), (0, 0));
+}
+
+#[test]
+fn a_pe_that_left_the_space_keeps_what_it_cached() {
+    let mut m = machine();
+    m.run_in(1, 0x9000, 1);
+    unmap(&mut m, false);
+    m.store(0, T, 0x20_0000 | PAGE);
+    assert_eq!(m.take_violations()[0].pes, [0, 1]);
+
+    let mut m = machine();
+    m.run_in(1, 0x9000, 1);
+    flush(&mut m, Op::inner(Target::Asid(Asid::new(ASID)))); // since then PE 1 holds nothing of it
+    unmap(&mut m, false);
+    m.store(0, T, 0x20_0000 | PAGE);
+    assert_eq!(m.take_violations()[0].pes, [0]);
+}
+
+#[test]
+fn an_unlinked_table_put_to_use_before_its_flush_is_an_error() {
+    let mut m = machine();
+    unmap(&mut m, true);
+    m.store(0, T + 64, 0x1235);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+
+    // Cleared as a whole by its next owner.
+    let mut m = machine();
+    unmap(&mut m, true);
+    flush(&mut m, leaf_only());
+    for slot in (T..T + 0x1000).step_by(8) {
+        m.store(0, slot, 0);
+    }
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::LeafOnly, VA, 2)]);
+}
+
+#[test]
+fn tearing_an_unlinked_table_down_is_no_reuse() {
+    let mut m = machine();
+    m.store(0, L2, 0); // unlinked while still full
+    m.store(0, T, 0);
+    m.store(0, T + 8, 0);
+    m.store(0, T + 16, 0x7000); // an allocator's link: bit 0 clear
+    assert_eq!(verdicts(&mut m), []);
+}
+
+#[test]
+fn leaves_of_an_unlinked_table_can_be_refilled_through_it() {
+    let mut m = machine();
+    m.store(0, L2, 0);
+    flush(&mut m, leaf_only());
+    flush_neighbour(&mut m);
+    assert_eq!(m.model().residues().counts(), (3, 0), "leaf-only cleans nothing while the table entry lives");
+    flush(&mut m, all_levels());
+    assert_eq!(m.model().residues().counts(), (3, 2), "the neighbour's leaf is another entry");
+    flush_neighbour(&mut m);
+    assert_eq!(m.model().residues().counts(), (3, 3));
+}
+
+#[test]
+fn a_claim_is_held_against_what_is_left() {
+    let mut m = machine();
+    unmap(&mut m, false);
+    m.hint(0, Hint::FlushClaimed { start: VA, size: 0x1000, asid: ASID });
+    assert_eq!(verdicts(&mut m), [(Kind::Claimed, Cause::NoInvalidation, VA, 3)]);
+
+    let mut m = machine();
+    unmap(&mut m, true);
+    flush(&mut m, leaf_only());
+    m.hint(0, Hint::FrameFreed { pa: T, size: 0x1000 });
+    assert_eq!(verdicts(&mut m), [(Kind::Claimed, Cause::LeafOnly, VA, 2)]);
+
+    let mut m = machine();
+    unmap(&mut m, true);
+    flush(&mut m, all_levels());
+    flush_neighbour(&mut m);
+    m.hint(0, Hint::FrameFreed { pa: T, size: 0x1000 });
+    m.hint(0, Hint::FlushClaimed { start: 0, size: u64::MAX, asid: ASID });
+    assert_eq!(verdicts(&mut m), []);
+}
+
+#[test]
+fn a_case_passes_only_if_it_shows_what_it_expects_and_was_awake() {
+    use tlbsan::report::Record;
+    let outcome = |steps: &dyn Fn(&mut Machine)| {
+        let mut m = machine();
+        m.hint(0, Hint::CaseBegin { id: 3 });
+        steps(&mut m);
+        m.hint(0, Hint::CaseEnd { id: 3 });
+        m.take_records().into_iter().find_map(|r| if let Record::Case(case) = r { Some(case.passed) } else { None })
+    };
+    let expect = |m: &mut Machine| {
+        m.hint(
+            0,
+            Hint::Expect(tlbsan_hint::Expected {
+                kind: Kind::Remade,
+                cause: Cause::NoInvalidation,
+                start: VA,
+                size: 4096,
+                level: 3,
+            }),
+        );
+    };
+    assert_eq!(outcome(&|_| ()), Some(false), "asleep");
+    assert_eq!(outcome(&|m| { unmap(m, false); flush(m, leaf_only()) }), Some(true));
+    assert_eq!(outcome(&|m| { unmap(m, false); remap(m); }), Some(false), "unexpected");
+    assert_eq!(outcome(&|m| { expect(m); unmap(m, false); remap(m); }), Some(true));
+    assert_eq!(outcome(&|m| { expect(m); unmap(m, false); flush(m, leaf_only()) }), Some(false), "missing");
+}
+
+#[test]
+fn hints_are_ignored_when_asked() {
+    let mut m = Machine::new(Config { ignore_hints: true });
+    m.hint(0, Hint::CaseBegin { id: 1 });
+    m.hint(0, Hint::CaseEnd { id: 1 });
+    assert_eq!(m.take_records().len(), 1, "the start record alone");
+}
