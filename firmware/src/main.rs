@@ -1,3 +1,61 @@
+//! The bare-metal image: boots every core and runs the scenarios, under a checker or without.
+//!
+//! From below: [`boot`] (assembly to Rust), [`mmu`], [`frames`], [`exceptions`], [`platform`] (the board), [`console`], [`smp`],
+//! [`watchdog`], [`steer`]; on them [`cases`].
+
 #![no_std]
 #![no_main]
-//! Placeholder.
+#![allow(unreachable_pub, reason = "a binary has no outside: pub means for the other rooms")]
+#![allow(dead_code, reason = "the ground floor offers what the scenarios on it take one by one")]
+
+extern crate alloc;
+
+mod boot;
+mod cases;
+mod console;
+mod exceptions;
+mod exit;
+mod frames;
+mod inject;
+mod mmu;
+mod panic;
+mod platform;
+mod selftest;
+mod smp;
+mod steer;
+mod sync;
+mod watchdog;
+
+use platform::bootargs;
+
+/// Seconds without a watchdog's `arm` until a hang is cut; bootarg `watchdog=`.
+const WATCHDOG_SECONDS: u64 = 60;
+
+/// Where boot.S arrives with a stack, zeroed statics and vectors, on the boot core alone.
+pub(crate) extern "C" fn primary_main(dtb: u64, image_pa: u64) -> ! {
+    let entered = sync::now();
+    mmu::init(image_pa);
+    smp::doing("starting");
+    // SAFETY: once, before any other core; the loader put `dtb` in x0.
+    unsafe { platform::init(dtb) };
+    smp::enable_event_stream();
+    platform::gic::init();
+    exceptions::unmask();
+    let limit = bootargs::number("watchdog").unwrap_or_else(|word| panic!("watchdog={word}: not a number of seconds"));
+    watchdog::arm(limit.unwrap_or(WATCHDOG_SECONDS));
+    smp::start();
+    println!("# {}", platform::Summary);
+    if bootargs::flag("verbose") {
+        println!(
+            "# boot took {} us, heap {} bytes in use",
+            (sync::now() - entered) / (sync::ticks(1) / 1000).max(1),
+            frames::heap_used()
+        );
+    }
+    inject::from_bootargs();
+    if bootargs::flag("selftest") {
+        selftest::run();
+    }
+    smp::doing("running cases");
+    exit::exit(cases::run())
+}

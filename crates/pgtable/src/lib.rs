@@ -1,1 +1,23 @@
-//! Placeholder.
+#![no_std]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod attributes;
+pub mod descriptor;
+pub mod edit;
+pub mod error;
+pub mod gather;
+pub mod memory;
+pub mod space;
+pub mod walk;
+
+#[cfg(feature = "fault-injection")]
+pub mod fault;
+
+pub use attributes::Attributes;
+pub use descriptor::Descriptor;
+pub use edit::Edit;
+pub use error::Error;
+pub use gather::Released;
+pub use memory::{FrameAllocator, TableMemory};
+pub use space::{AddressSpace, Mapping};

@@ -53,21 +53,39 @@ impl<I: Issue> Tlb<I> {
     /// Makes every stale copy that `inv` covers unusable on all PEs of its scope, once the returned [`Pending`] is synced.
     #[inline]
     pub fn invalidate<'t, P: Pinned + ?Sized>(&'t self, pinned: &'t P, inv: &Invalidation) -> Pending<'t, I> {
-        let _ = pinned;
-        // R4: the new entries are visible to walkers before anything is invalidated.
-        self.issue.dsb(match inv.scope() {
+        self.order_stores(inv.scope());
+        // SAFETY: the line above.
+        unsafe { self.invalidate_ordered(pinned, inv) }
+    }
+
+    /// R4 alone: this PE's stores to tables so far are visible to the walkers of every PE in `scope`.
+    ///
+    /// For a table that several PEs edit under a lock: executed before the lock is released, it lets whoever finds an entry
+    /// cleared invalidate it, not only the PE that cleared it.
+    #[inline]
+    pub fn order_stores(&self, scope: Scope) {
+        self.issue.dsb(match scope {
             Scope::Local => Dsb::Nshst,
             Scope::Inner => Dsb::Ishst,
         });
+    }
+
+    /// [`invalidate`](Self::invalidate) without its first barrier.
+    ///
+    /// # Safety
+    /// Each store that made an entry stale which `inv` covers was followed by [`order_stores`](Self::order_stores) with this
+    /// scope, on the PE that stored.
+    #[inline]
+    pub unsafe fn invalidate_ordered<'t, P: Pinned + ?Sized>(
+        &'t self,
+        pinned: &'t P,
+        inv: &Invalidation,
+    ) -> Pending<'t, I> {
+        let _ = pinned;
         for op in plan(inv, &self.features) {
             self.issue.tlbi(op);
         }
-        Pending {
-            tlb: self,
-            scope: inv.scope(),
-            isb: inv.needs_isb(&self.features),
-            on_this_pe: PhantomData,
-        }
+        Pending { tlb: self, scope: inv.scope(), isb: inv.needs_isb(&self.features), on_this_pe: PhantomData }
     }
 
     /// Makes entries that were invalid and now are valid visible to this PE's walker and, in time, to every other.

@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! `tlbsan`: runs any aarch64 kernel under QEMU with the checker's plugin and tells which stale translations became errors.
+//!
+//! | module    | what                                                                       |
+//! |-----------|----------------------------------------------------------------------------|
+//! | `args`    | our own command line, and the help                                         |
+//! | `options` | the syntax of QEMU's options                                               |
+//! | `command` | QEMU's command line: what is refused, what is added (pure)                 |
+//! | `qemu`    | QEMU as a program                                                          |
+//! | `run`     | threads, clock, signals: one run from beginning to end                     |
+//! | `console` | the guest's console in lines                                               |
+//! | `tap`     | TAP 14, and what becomes of a test point (pure)                            |
+//! | `session` | console and records, merged into one account (no I/O but its writer)       |
+//! | `symbols` | functions and lines for addresses                                          |
+//! | `story`   | a violation as a person reads it (pure)                                    |
+//! | `advice`  | what to do about it (pure)                                                 |
+//! | `outcome` | exit code, reasons, summary (pure)                                         |
+//! | `paint`   | colours and numbers                                                        |
+
+mod advice;
+mod args;
+mod command;
+mod console;
+mod options;
+mod outcome;
+mod paint;
+mod qemu;
+mod run;
+mod session;
+mod story;
+mod symbols;
+mod tap;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use args::Action;
+
+/// Could not run.
+const COULD_NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let done = match args::parse(std::env::args_os().skip(1)) {
+        Ok(Action::Print(text)) => {
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            Ok(0)
+        }
+        Ok(Action::Run(options)) => run::run(&options).map_err(|refusal| refusal.0),
+        Err(usage) => Err(usage),
+    };
+    match done {
+        Ok(code) => code.into(),
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "tlbsan: could not run: {why}");
+            COULD_NOT_RUN.into()
+        }
+    }
+}

@@ -31,3 +31,4 @@ mod case;
 pub use event::{Event, Sysreg, What, World};
 pub use model::{Config, Model};
 pub use report::Record;
+pub use tlbsan_hint::{Cause, Hint, Kind};

@@ -1,0 +1,204 @@
+//! The command line of `tlbsan`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+use crate::paint::Colour;
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Print this and leave.
+    Print(&'static str),
+    /// Run a guest.
+    Run(Box<Options>),
+}
+
+/// The options of `tlbsan run`.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// ELF files with symbols.
+    pub(crate) symbols: Vec<PathBuf>,
+    /// Where the records go.
+    pub(crate) json: Option<PathBuf>,
+    /// Whether the plugin acts as if the guest gave no hints.
+    pub(crate) ignore_hints: bool,
+    /// Seconds after which the guest is ended; 0 means never.
+    pub(crate) timeout: u64,
+    /// QEMU.
+    pub(crate) qemu: Option<PathBuf>,
+    /// The plugin.
+    pub(crate) plugin: Option<PathBuf>,
+    /// Whether expected violations get a story too.
+    pub(crate) stories: bool,
+    /// Whether only what failed and the summary are printed.
+    pub(crate) quiet: bool,
+    /// Whether the plugin prints every event.
+    pub(crate) trace: bool,
+    /// Colour.
+    pub(crate) colour: Colour,
+    /// The arguments for QEMU.
+    pub(crate) guest: Vec<OsString>,
+}
+
+/// The version line.
+const VERSION: &str = concat!("tlbsan ", env!("CARGO_PKG_VERSION"));
+
+/// `tlbsan --help`.
+const HELP: &str = "\
+tlbsan runs any aarch64 kernel under QEMU and tells whether it left a stale TLB or walk-cache entry behind.
+
+Usage:
+  tlbsan run [options] -- <arguments of qemu-system-aarch64>
+  tlbsan help run        the options, the exit codes, examples
+  tlbsan --version
+
+Example:
+  tlbsan run --symbols vmlinux -- -M virt -cpu max -smp 4 -m 1G -nographic -kernel Image
+";
+
+/// `tlbsan help run`.
+const HELP_RUN: &str = "\
+Usage: tlbsan run [options] -- <arguments of qemu-system-aarch64>
+
+Starts QEMU (9.1 or newer) with the given arguments and the checker's plugin, passes the guest's console through, and tells
+of every stale translation that became an error: who removed the entry, which invalidations followed and why they were not
+enough, who made it an error, what to do. Where the guest prints TAP 14 and gives hints, both are merged.
+
+Options:
+  --symbols ELF       names and lines for addresses, from the symbol table and DWARF; may be repeated
+  --json FILE         all records as JSON lines, and the outcome as the last
+  --timeout SECONDS   end the guest after this long (default: 0, never)
+  --ignore-hints      judge as if the guest gave no hints: every violation counts
+  --stories           tell expected violations in full as well
+  --quiet             print only what failed, and the summary
+  --color WHEN        auto, always or never (default: auto; NO_COLOR and CI are honoured)
+  --qemu PATH         QEMU (default: qemu-system-aarch64 on PATH)
+  --plugin PATH       the plugin (default: libtlbsan_qemu.so beside this command)
+  --trace             the plugin prints every event on standard error (slow)
+
+What QEMU gets in addition: the plugin, memory that it can read (so no -numa, -mem-path or memory-backend= of yours), and with
+more than one vCPU `-accel tcg,thread=multi`. The machine must be `virt`, with 64 vCPUs at most.
+
+Exit codes, the first that applies:
+  2  could not run: QEMU or the plugin did not start, or the checker stopped before the guest did
+  1  violations, or a case that did not show what it expects (even if the guest hung or crashed afterwards)
+  4  a hang was cut: QEMU's exit status 4 (the guest's own timer), --timeout, or an interrupt
+  3  the guest failed: another exit status of QEMU, QEMU killed by a signal, a test point that the guest itself failed, or
+     fewer test points than planned
+  0  clean
+
+Examples:
+  tlbsan run --symbols kernel.elf -- -M virt -cpu cortex-a76 -smp 4 -nographic -nic none -kernel kernel.elf
+  tlbsan run --json run.json --timeout 600 -- -M virt -cpu max -m 2G -nographic -kernel Image -append console=ttyAMA0
+";
+
+/// Reads the command line without the program's name. The error is a sentence.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
+    let mut ours: Vec<OsString> = args.into_iter().collect();
+    // Everything behind `--` is QEMU's, verbatim.
+    let guest = ours.iter().position(|arg| arg == "--").map(|at| {
+        let guest = ours.split_off(at);
+        guest.into_iter().skip(1).collect::<Vec<_>>()
+    });
+    let mut parser = lexopt::Parser::from_args(ours);
+    match parser.next().map_err(sentence)? {
+        None | Some(Short('h') | Long("help")) => return Ok(Action::Print(HELP)),
+        Some(Short('V') | Long("version")) => return Ok(Action::Print(VERSION)),
+        Some(Value(word)) if word == "help" => {
+            return Ok(Action::Print(match parser.next().map_err(sentence)? {
+                Some(Value(topic)) if topic == "run" => HELP_RUN,
+                _ => HELP,
+            }));
+        }
+        Some(Value(word)) if word == "run" => {}
+        Some(other) => return Err(sentence(other.unexpected())),
+    }
+
+    let mut options = Options::default();
+    while let Some(arg) = parser.next().map_err(sentence)? {
+        match arg {
+            Long("symbols") => options.symbols.push(value(&mut parser)?.into()),
+            Long("json") => options.json = Some(value(&mut parser)?.into()),
+            Long("ignore-hints") => options.ignore_hints = true,
+            Long("stories") => options.stories = true,
+            Long("trace") => options.trace = true,
+            Short('q') | Long("quiet") => options.quiet = true,
+            Long("qemu") => options.qemu = Some(value(&mut parser)?.into()),
+            Long("plugin") => options.plugin = Some(value(&mut parser)?.into()),
+            Long("timeout") => {
+                let text = value(&mut parser)?;
+                let seconds = text.to_str().and_then(|text| text.parse().ok());
+                options.timeout =
+                    seconds.ok_or_else(|| format!("--timeout takes whole seconds, not {}", text.display()))?;
+            }
+            Long("color" | "colour") => {
+                let text = value(&mut parser)?;
+                options.colour = match text.to_str() {
+                    Some("auto") => Colour::Auto,
+                    Some("always") => Colour::Always,
+                    Some("never") => Colour::Never,
+                    _ => return Err(format!("--color takes auto, always or never, not {}", text.display())),
+                };
+            }
+            Short('h') | Long("help") => return Ok(Action::Print(HELP_RUN)),
+            Value(word) => {
+                return Err(format!("{} stands before `--`; the arguments for QEMU come after it", word.display()));
+            }
+            other => return Err(sentence(other.unexpected())),
+        }
+    }
+    options.guest =
+        guest.ok_or("there is no `--`; the arguments for QEMU come after it, as in `tlbsan run -- -M virt ...`")?;
+    Ok(Action::Run(Box::new(options)))
+}
+
+fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
+    parser.value().map_err(sentence)
+}
+
+fn sentence(error: lexopt::Error) -> String {
+    format!("{error}; see `tlbsan help run`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<Action, String> {
+        parse(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn qemu_gets_its_arguments_verbatim() {
+        let line =
+            ["run", "--symbols", "a", "--symbols=b", "--timeout", "7", "-q", "--", "-M", "virt", "--", "--quiet"];
+        let Ok(Action::Run(options)) = run(&line) else { panic!("{line:?} is right") };
+        assert_eq!(options.guest, ["-M", "virt", "--", "--quiet"]);
+        assert_eq!(options.symbols, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!((options.timeout, options.quiet, options.stories), (7, true, false));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_the_way_out() {
+        for (args, word) in [
+            (&["run", "-M", "virt"][..], "help run"),
+            (&["run", "kernel", "--"], "`--`"),
+            (&["run"], "`--`"),
+            (&["run", "--timeout", "soon", "--"], "whole seconds"),
+            (&["run", "--color", "red", "--"], "auto"),
+            (&["run", "--symbols"], "help run"),
+            (&["walk"], "help run"),
+        ] {
+            match run(args) {
+                Err(error) => assert!(error.contains(word), "{args:?}: {error}"),
+                Ok(action) => panic!("{args:?} was accepted: {action:?}"),
+            }
+        }
+        for help in [&[][..], &["--help"], &["help"], &["help", "run"], &["run", "--help"], &["--version"]] {
+            assert!(matches!(run(help), Ok(Action::Print(_))), "{help:?}");
+        }
+    }
+}

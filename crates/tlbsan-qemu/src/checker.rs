@@ -1,0 +1,166 @@
+//! The model behind its lock, the stream of its records, and when to stop.
+//!
+//! One lock makes events of several vCPUs one sequence. Whatever goes wrong in here ends the checking, never the guest: a
+//! notice is written, and the record `end` is not, so that nobody takes silence for a clean run.
+
+use crate::bindings::Api;
+use crate::memory::Ram;
+use crate::vcpu::Vcpu;
+use crate::watch::Watched;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use tlbsan::{Config, Event, Model, Record, What, World};
+
+/// The model and where its records go.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    model: Mutex<Model>,
+    stream: Mutex<Stream>,
+    stopped: AtomicBool,
+    trace: bool,
+}
+
+impl Checker {
+    /// A checker that has written its first record.
+    pub(crate) fn new(config: Config, mut stream: Stream, trace: bool) -> io::Result<Self> {
+        let mut model = Model::new(config);
+        for record in model.take_records() {
+            stream.write(&record)?;
+        }
+        Ok(Self { model: Mutex::new(model), stream: Mutex::new(stream), stopped: AtomicBool::new(false), trace })
+    }
+
+    /// Whether checking has ended, in whatever way.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Shows the model one event of the vCPU that `visit` is about.
+    pub(crate) fn handle(&self, visit: &mut Visit<'_>, pc: u64, what: What) {
+        // Poisoned: another vCPU's event has panicked in the model, which has stopped the checking.
+        let Ok(mut model) = self.model.lock() else { return };
+        // Here, because the checking may have stopped while this vCPU waited.
+        if self.stopped() {
+            return;
+        }
+        let event = Event { pe: visit.vcpu.index, pc, what };
+        if self.trace {
+            eprintln!("tlbsan: PE {} at {pc:#x}: {what:x?}, called from {:x?}", event.pe, visit.stack());
+        }
+        model.event(visit, &event);
+        self.write(&model.take_records());
+    }
+
+    /// The run is over: the last records.
+    pub(crate) fn finish(&self) {
+        let Ok(mut model) = self.model.lock() else { return };
+        if !self.stopped() {
+            model.finish();
+            self.write(&model.take_records());
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the checking, and says why in a sentence. The guest goes on.
+    pub(crate) fn stop(&self, why: &str) {
+        if self.stopped.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        eprintln!("tlbsan: {why}; checking has stopped, the guest goes on");
+        let text = format!("{why}; checking has stopped");
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = stream.write(&Record::Notice { text });
+    }
+
+    fn write(&self, records: &[Record]) {
+        for record in records {
+            let written = self.stream.lock().unwrap_or_else(PoisonError::into_inner).write(record);
+            if let Err(e) = written {
+                return self.stop(&format!("cannot write a record: {e}"));
+            }
+        }
+    }
+}
+
+/// Records as lines of JSON. A line is written at once, so that a reader sees it even if QEMU is killed.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    file: File,
+}
+
+impl Stream {
+    /// A stream to the file descriptor.
+    ///
+    /// # Safety
+    /// The descriptor, if open, is meant for this stream and nobody else closes it.
+    pub(crate) unsafe fn open(fd: RawFd) -> io::Result<Self> {
+        // SAFETY: not dropped, thus not closed, before it is known to be open.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+        file.metadata()?;
+        Ok(Self { file: ManuallyDrop::into_inner(file) })
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+}
+
+/// The world as the model sees it during an event of one vCPU, on that vCPU's thread.
+pub(crate) struct Visit<'a> {
+    pub(crate) api: &'a Api,
+    pub(crate) ram: &'a Ram,
+    pub(crate) watched: &'a Watched,
+    pub(crate) vcpu: &'a Vcpu,
+}
+
+impl World for Visit<'_> {
+    fn load(&self, pa: u64) -> Option<u64> {
+        self.ram.load(pa)
+    }
+
+    fn stack(&self) -> Vec<u64> {
+        self.vcpu.stack(self.api, self.ram)
+    }
+
+    fn watch(&mut self, page: u64, on: bool) {
+        self.watched.set(page, on);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tlbsan::report::STREAM_VERSION;
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_stopped_checker_writes_a_notice_and_no_end() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let fd = writer.as_raw_fd();
+        std::mem::forget(writer);
+        // SAFETY: open, and given away.
+        let checker = Checker::new(Config::default(), unsafe { Stream::open(fd) }.unwrap(), false).unwrap();
+        checker.stop("it broke");
+        checker.stop("and again");
+        checker.finish();
+        drop(checker);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let notice = Record::Notice { text: "it broke; checking has stopped".into() };
+        assert_eq!(records, [Record::Start { version: STREAM_VERSION }, notice]);
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_refused() {
+        // SAFETY: nothing is open under so large a number.
+        assert!(unsafe { Stream::open(1 << 28) }.is_err());
+    }
+}

@@ -1,0 +1,280 @@
+//! What belongs to one vCPU: its registers, and what is remembered between its callbacks.
+//!
+//! Only the vCPU's own thread uses it. Atomics stand here because the table of vCPUs is shared, not because threads meet.
+
+use crate::bindings::{Api, Array, Handle};
+use crate::insn::Named;
+use crate::memory::Ram;
+use crate::walk::Stage1;
+use crate::watch::Uninteresting;
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Frames of a stack that are looked at.
+const MAX_FRAMES: usize = 24;
+
+/// One vCPU.
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    pub(crate) index: usize,
+    registers: OnceLock<Registers>,
+    pub(crate) stage1: Stage1,
+    pub(crate) uninteresting: Uninteresting,
+    pub(crate) vectors: Vectors,
+    /// HCR_EL2.
+    pub(crate) hcr: AtomicU64,
+    /// Whether it has issued a TLBI since its last DSB.
+    pub(crate) tlbi_issued: AtomicBool,
+    pub(crate) pending: Pending,
+}
+
+impl Vcpu {
+    pub(crate) fn new(index: usize) -> Self {
+        Self {
+            index,
+            registers: OnceLock::new(),
+            stage1: Stage1::default(),
+            uninteresting: Uninteresting::new(),
+            vectors: Vectors::new(),
+            hcr: AtomicU64::new(0),
+            tlbi_issued: AtomicBool::new(false),
+            pending: Pending::default(),
+        }
+    }
+
+    /// The vCPU lives, and this is its thread. The error is the name of a register that QEMU does not show.
+    pub(crate) fn start(&self, api: &Api) -> Result<(), String> {
+        let registers = Registers::find(api)?;
+        let _ = self.registers.set(registers);
+        Ok(())
+    }
+
+    /// X0 to X30, and XZR for 31.
+    pub(crate) fn x(&self, api: &Api, n: u8) -> Option<u64> {
+        let registers = self.registers.get()?;
+        match registers.x.get(usize::from(n)) {
+            Some(handle) => registers.read(api, *handle),
+            None => Some(0),
+        }
+    }
+
+    /// The exception level, 0 to 3. AArch32 code counts as 0: what we look for does not exist there.
+    pub(crate) fn exception_level(&self, api: &Api) -> Option<u8> {
+        let registers = self.registers.get()?;
+        let cpsr = registers.read(api, registers.cpsr)?;
+        Some(if cpsr & 1 << 4 != 0 { 0 } else { (cpsr >> 2 & 3) as u8 })
+    }
+
+    /// The PC of an instruction of which the translation told the low 12 bits.
+    ///
+    /// The PC register holds its page: QEMU sets it at the beginning of a block at least, and no block spans pages. The page
+    /// known at translation may belong to another alias of the same code.
+    pub(crate) fn pc(&self, api: &Api, low: u64) -> u64 {
+        let page = self.registers.get().and_then(|registers| registers.read(api, registers.pc));
+        page.unwrap_or(0) & !0xfff | low & 0xfff
+    }
+
+    /// Whether an access under this name, at the current exception level, is one to the register of EL1.
+    pub(crate) fn means_el1(&self, api: &Api, named: Named) -> bool {
+        const E2H: u64 = 1 << 34;
+        let host = self.hcr.load(Ordering::Relaxed) & E2H != 0;
+        match (self.exception_level(api), named) {
+            (Some(1 | 3), Named::El1) => true,
+            (Some(2), Named::El1) => !host,
+            (Some(2), Named::El12) => host,
+            _ => false,
+        }
+    }
+
+    /// log2 of the bytes that DC ZVA zeroes.
+    pub(crate) fn zero_block_shift(&self, api: &Api) -> u32 {
+        /// 64 bytes, as on nearly every CPU.
+        const USUAL: u32 = 6;
+        let read = || {
+            let registers = self.registers.get()?;
+            Some(2 + (registers.read(api, registers.dczid?)? & 0xf) as u32)
+        };
+        read().unwrap_or(USUAL)
+    }
+
+    /// Return addresses by the chain of frame pointers, innermost first: X30, then those that were saved.
+    pub(crate) fn stack(&self, api: &Api, ram: &Ram) -> Vec<u64> {
+        let (Some(lr), Some(mut frame)) = (self.x(api, 30), self.x(api, 29)) else { return Vec::new() };
+        let strip = |address: u64| self.stage1.canonical(address).unwrap_or(address);
+        let mut stack = Vec::new();
+        if lr == 0 {
+            return stack;
+        }
+        stack.push(strip(lr));
+        // The tables that we walk are those of EL1&0.
+        if self.exception_level(api).is_none_or(|el| el > 1) {
+            return stack;
+        }
+        let word = |va: u64| ram.load(self.stage1.translate(|pa| ram.load(pa), va)?);
+        while stack.len() < MAX_FRAMES && frame != 0 && frame % 16 == 0 {
+            let (Some(next), Some(saved)) = (word(frame), word(frame + 8)) else { break };
+            if saved == 0 {
+                break;
+            }
+            let saved = strip(saved);
+            // A leaf, or a function that has called nothing yet: what it saved is what X30 still holds.
+            if stack.len() > 1 || saved != stack[0] {
+                stack.push(saved);
+            }
+            // Stacks grow downwards: a caller's frame is above.
+            if next <= frame {
+                break;
+            }
+            frame = next;
+        }
+        stack
+    }
+}
+
+/// Handles of the registers that we read.
+#[derive(Debug)]
+struct Registers {
+    x: [*mut Handle; 31],
+    pc: *mut Handle,
+    cpsr: *mut Handle,
+    dczid: Option<*mut Handle>,
+    /// What QEMU reads into.
+    buffer: *mut Array,
+}
+
+// SAFETY: handles are names, and the buffer is used only by the thread of the vCPU that the registers belong to: every
+// callback gets the `Vcpu` of its own thread.
+unsafe impl Send for Registers {}
+// SAFETY: as above.
+unsafe impl Sync for Registers {}
+
+impl Registers {
+    fn find(api: &Api) -> Result<Self, String> {
+        let mut named = HashMap::new();
+        for (name, handle) in api.registers() {
+            // Of several of one name the first is the core's own.
+            named.entry(name).or_insert(handle);
+        }
+        let get = |name: &str| named.get(name).copied().ok_or_else(|| name.to_owned());
+        let mut x = [std::ptr::null_mut(); 31];
+        for (n, handle) in x.iter_mut().enumerate() {
+            *handle = get(&format!("x{n}"))?;
+        }
+        // SAFETY: takes nothing; the array is ours and lives as long as the process.
+        let buffer = unsafe { (api.bytes_new)() };
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), buffer })
+    }
+
+    fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {
+        // SAFETY: the handle is one that QEMU gave for this vCPU, whose thread this is, in a callback that may read
+        // registers. QEMU appends to the buffer, so it is emptied first; its length says what is valid.
+        let bytes = unsafe {
+            (api.bytes_set_size)(self.buffer, 0);
+            (api.read_register)(handle, self.buffer);
+            let Array { data, len } = *self.buffer;
+            if data.is_null() { &[] } else { std::slice::from_raw_parts(data, len as usize) }
+        };
+        match bytes.len() {
+            8 => Some(u64::from_le_bytes(bytes.try_into().ok()?)),
+            4 => Some(u64::from(u32::from_le_bytes(bytes.try_into().ok()?))),
+            _ => None,
+        }
+    }
+}
+
+/// Where the vCPU's vectors are: how an exception is recognised, which QEMU 10.0 does not report.
+#[derive(Debug)]
+pub(crate) struct Vectors {
+    /// VBAR_EL1.
+    base: AtomicU64,
+    /// Blocks that begin where a vector might and were found not to be one, so that a loop there costs little.
+    others: [AtomicU64; Self::OTHERS],
+}
+
+impl Vectors {
+    const OTHERS: usize = 64;
+    /// No address of a block.
+    const NONE: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self { base: AtomicU64::new(0), others: [const { AtomicU64::new(Self::NONE) }; Self::OTHERS] }
+    }
+
+    /// VBAR_EL1 has been written.
+    pub(crate) fn set(&self, base: u64) {
+        self.base.store(base & !0x7ff, Ordering::Relaxed);
+        self.forget();
+    }
+
+    /// Translations have changed.
+    pub(crate) fn forget(&self) {
+        for other in &self.others {
+            other.store(Self::NONE, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an exception entry begins at `pc`, a multiple of 0x80.
+    pub(crate) fn contains(&self, pc: u64) -> bool {
+        pc & !0x7ff == self.base.load(Ordering::Relaxed)
+    }
+
+    fn other(&self, va: u64) -> &AtomicU64 {
+        &self.others[(va >> 7) as usize % Self::OTHERS]
+    }
+
+    /// Whether the block that was translated at `va` was found to be no vector.
+    pub(crate) fn is_other(&self, va: u64) -> bool {
+        self.other(va).load(Ordering::Relaxed) == va
+    }
+
+    pub(crate) fn remember_other(&self, va: u64) {
+        self.other(va).store(va, Ordering::Relaxed);
+    }
+}
+
+/// A store that is known before it happens, and that QEMU will not report: told at the vCPU's next callback.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    some: AtomicBool,
+    zero: AtomicBool,
+    pc: AtomicU64,
+    va: AtomicU64,
+    size: AtomicU64,
+}
+
+/// What [`Pending`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PendingStore {
+    /// Whether it is a DC ZVA.
+    pub(crate) zero: bool,
+    pub(crate) pc: u64,
+    /// First virtual address.
+    pub(crate) va: u64,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+impl Pending {
+    pub(crate) fn set(&self, store: PendingStore) {
+        self.zero.store(store.zero, Ordering::Relaxed);
+        self.pc.store(store.pc, Ordering::Relaxed);
+        self.va.store(store.va, Ordering::Relaxed);
+        self.size.store(store.size, Ordering::Relaxed);
+        self.some.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take(&self) -> Option<PendingStore> {
+        // No swap: there is one thread, and this stands in paths that nearly always find nothing.
+        if !self.some.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.some.store(false, Ordering::Relaxed);
+        Some(PendingStore {
+            zero: self.zero.load(Ordering::Relaxed),
+            pc: self.pc.load(Ordering::Relaxed),
+            va: self.va.load(Ordering::Relaxed),
+            size: self.size.load(Ordering::Relaxed),
+        })
+    }
+}
