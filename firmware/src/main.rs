@@ -1,7 +1,8 @@
 //! The bare-metal image: boots every core and runs the scenarios, under a checker or without.
 //!
 //! From below: [`boot`] (assembly to Rust), [`mmu`], [`frames`], [`exceptions`], [`platform`] (the board), [`console`], [`smp`],
-//! [`watchdog`], [`steer`]; on them [`cases`].
+//! [`watchdog`], [`steer`]; on them [`stage`], where a case is played, [`tamper`], which loses instructions on purpose, the
+//! [`scenarios`], and [`cases`], which runs them.
 
 #![no_std]
 #![no_main]
@@ -20,10 +21,13 @@ mod inject;
 mod mmu;
 mod panic;
 mod platform;
+mod scenarios;
 mod selftest;
 mod smp;
+mod stage;
 mod steer;
 mod sync;
+mod tamper;
 mod watchdog;
 
 use platform::bootargs;

@@ -119,7 +119,7 @@ fn jobs() {
 
 fn steps() {
     let cores = smp::core_count() as u32;
-    let steps = Steps::new();
+    let steps = Steps::new(cores as usize);
     let sum = AtomicU32::new(0);
     smp::run(cores as usize, &|core| {
         for round in 0..ROUNDS {

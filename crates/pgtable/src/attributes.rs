@@ -28,13 +28,8 @@ pub struct Attributes {
 
 impl Attributes {
     /// Readable and writable by EL0, not executable, inner shareable, memory type 0.
-    pub const USER_DATA: Self = Self {
-        memory_type: 0,
-        shareability: Shareability::Inner,
-        write: true,
-        user: true,
-        user_execute: false,
-    };
+    pub const USER_DATA: Self =
+        Self { memory_type: 0, shareability: Shareability::Inner, write: true, user: true, user_execute: false };
 
     /// Readable by EL0 only.
     pub const USER_RODATA: Self = Self { write: false, ..Self::USER_DATA };

@@ -124,7 +124,9 @@ impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M
     fn nested_invalidation(&self) -> Invalidation {
         let asid = self.space.asid();
         #[cfg(feature = "fault-injection")]
-        if let (true, Some(mut stale)) = (self.space.injected(crate::fault::Fault::LostFreedTables), self.gather.stale()) {
+        if let (true, Some(mut stale)) =
+            (self.space.injected(crate::fault::Fault::LostFreedTables), self.gather.stale())
+        {
             stale.depth = Depth::Leaf;
             return stale.invalidation(asid);
         }

@@ -162,7 +162,16 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
         body: impl FnOnce(&mut Edit<'_, M, A, I, P>) -> R,
     ) -> R {
         self.under_way.lock().open += 1;
-        let mut edit = Edit { space: self, tlb, pinned, owner, gather: Gather::new(), raised: false, removing: false, published: true };
+        let mut edit = Edit {
+            space: self,
+            tlb,
+            pinned,
+            owner,
+            gather: Gather::new(),
+            raised: false,
+            removing: false,
+            published: true,
+        };
         body(&mut edit)
         // Dropping the edit finishes the change: see `Edit::finish`.
     }

@@ -69,7 +69,8 @@ fn dropping_any_required_instruction_of_the_cure_is_caught() {
         board.log.lock().expect("no panic").clone()
     };
     // A DSB that only makes new entries visible is advice: leaving it out risks a spurious fault (R2).
-    let is_publish = |n: usize| issued[n] == "dsb ishst" && issued.get(n + 1).is_none_or(|next| !next.starts_with("tlbi"));
+    let is_publish =
+        |n: usize| issued[n] == "dsb ishst" && issued.get(n + 1).is_none_or(|next| !next.starts_with("tlbi"));
     let required: Vec<usize> = (0..issued.len()).filter(|n| !is_publish(*n)).collect();
     assert!(required.len() >= 6, "two flushes of three: {issued:?}");
     for n in required {

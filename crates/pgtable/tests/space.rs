@@ -44,7 +44,10 @@ fn refused_requests_leave_the_space_as_it_was() {
         assert_eq!(map_range(free, high), Err(error));
     }
     let double = range(0x3fff_e000, 16 * PAGE);
-    assert_eq!(map_range(double, frame(1)), Err(Error::AlreadyMapped { range: double, at: VirtAddr::new(0x4000_0000) }));
+    assert_eq!(
+        map_range(double, frame(1)),
+        Err(Error::AlreadyMapped { range: double, at: VirtAddr::new(0x4000_0000) })
+    );
     let hole = range(0x4000_0000, 7 * PAGE);
     assert_eq!(unmap(hole), Err(Error::NotMapped { range: hole, at: VirtAddr::new(0x4000_4000) }));
     assert_eq!(unmap(range(0, top)).map_err(|e| matches!(e, Error::NotMapped { .. })), Err(true));
@@ -104,7 +107,9 @@ fn an_unmap_larger_than_the_gather_gives_every_frame_back() {
     map(&space, &tlb, 0x4000_0000 - 300 * PAGE, 3000, 0).expect("free");
     let mut released = Vec::new();
     space
-        .change(&tlb, &OnePe, &mut |r| released.push(r.frame), |e| e.unmap(range(0x4000_0000 - 300 * PAGE, 3000 * PAGE)))
+        .change(&tlb, &OnePe, &mut |r| released.push(r.frame), |e| {
+            e.unmap(range(0x4000_0000 - 300 * PAGE, 3000 * PAGE))
+        })
         .expect("mapped");
     assert_eq!(released, (0..3000).map(frame).collect::<Vec<_>>());
     assert_eq!(board.used(), empty);

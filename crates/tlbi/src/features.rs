@@ -16,10 +16,7 @@ impl Features {
 
     /// From the values of ID_AA64MMFR0_EL1 and ID_AA64MMFR1_EL1.
     pub const fn from_id_registers(mmfr0: u64, mmfr1: u64) -> Self {
-        Self {
-            asid_bits: if mmfr0 >> 4 & 0xf >= 2 { 16 } else { 8 },
-            ets2: mmfr1 >> 36 & 0xf >= 2,
-        }
+        Self { asid_bits: if mmfr0 >> 4 & 0xf >= 2 { 16 } else { 8 }, ets2: mmfr1 >> 36 & 0xf >= 2 }
     }
 
     /// Of the PE that runs this code.

@@ -23,11 +23,13 @@ pub(crate) fn advice(v: &Violation) -> String {
             let full = full.filter(|full| *full != op).unwrap_or_else(|| "TLBI VAE1IS".to_owned());
             if v.table {
                 format!(
-                    "issue {full} instead of {op} whenever tables are freed or replaced (Depth::Full): leaf forms keep walk caches"
+                    "issue {full} instead of {op} whenever tables are freed or replaced (Depth::Full): leaf forms \
+                     keep walk caches"
                 )
             } else {
                 format!(
-                    "issue {full} instead of {op} (Depth::Full): the page can be filled again through a table entry that leaf forms keep"
+                    "issue {full} instead of {op} (Depth::Full): the page can be filled again through a table entry \
+                     that leaf forms keep"
                 )
             }
         }

@@ -136,9 +136,9 @@ impl World for Visit<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tlbsan::report::STREAM_VERSION;
     use std::io::Read;
     use std::os::fd::AsRawFd;
+    use tlbsan::report::STREAM_VERSION;
 
     #[test]
     fn a_stopped_checker_writes_a_notice_and_no_end() {

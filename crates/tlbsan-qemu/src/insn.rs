@@ -154,10 +154,7 @@ fn decode_memory_op(insn: u32) -> Option<Insn> {
     let op1 = insn >> 22 & 3;
     // The SETs have their stage in op2<3:2>, of which 3 is unallocated.
     let stage = if op1 == 3 { insn >> 14 & 3 } else { op1 };
-    (stage != 3).then_some(Insn::MemoryOp {
-        address: (insn & 31) as u8,
-        size: (insn >> 5 & 31) as u8,
-    })
+    (stage != 3).then_some(Insn::MemoryOp { address: (insn & 31) as u8, size: (insn >> 5 & 31) as u8 })
 }
 
 #[cfg(test)]

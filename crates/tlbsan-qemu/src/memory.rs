@@ -26,10 +26,12 @@ unsafe impl Sync for Ram {}
 impl Ram {
     /// Finds the mapping of RAM at physical address `base`, backed by `backend`, or by QEMU's memfd.
     pub(crate) fn find(base: u64, size: u64, backend: Option<&str>) -> Result<Self, String> {
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("cannot read /proc/self/maps: {e}"))?;
+        let maps =
+            std::fs::read_to_string("/proc/self/maps").map_err(|e| format!("cannot read /proc/self/maps: {e}"))?;
         let name = backend.unwrap_or(MEMFD);
-        let start = find_mapping(&maps, name, size)
-            .ok_or_else(|| format!("QEMU has no mapping of {name} of {size:#x} bytes: is it the guest's memory backend?"))?;
+        let start = find_mapping(&maps, name, size).ok_or_else(|| {
+            format!("QEMU has no mapping of {name} of {size:#x} bytes: is it the guest's memory backend?")
+        })?;
         Ok(Self { base, size, host: start as *mut u8 })
     }
 
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn a_split_mapping_is_one() {
-        let maps: String = MAPS.lines().filter(|line| !line.contains(" 2048 ")).map(|line| format!("{line}\n")).collect();
+        let maps: String =
+            MAPS.lines().filter(|line| !line.contains(" 2048 ")).map(|line| format!("{line}\n")).collect();
         assert_eq!(find_mapping(&maps, MEMFD, 0x800_0000), Some(0x7f00_1000_0000));
     }
 

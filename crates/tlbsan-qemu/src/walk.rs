@@ -170,7 +170,12 @@ mod tests {
     #[test]
     fn the_other_granules() {
         // 16K, 48 bits: level 0 has one bit. 64K, 48 bits: level 1 has six.
-        let tables = [(0x1000_0000, 0x1000_4003), (0x1000_4000, 0x1000_8003), (0x1000_8008, 0x1000_c003), (0x1000_c008, 0x4000_4403)];
+        let tables = [
+            (0x1000_0000, 0x1000_4003),
+            (0x1000_4000, 0x1000_8003),
+            (0x1000_8008, 0x1000_c003),
+            (0x1000_c008, 0x4000_4403),
+        ];
         assert_eq!(translate(&stage1(48, 2, 1), &tables, 0x200_7fff), Some(0x4000_7fff));
         let tables = [(0x2000_01f8, 0x1001_0003), (0x1001_fff8, 0x1002_0003), (0x1002_fff8, 0x4003_0403)];
         assert_eq!(translate(&stage1(48, 1, 3), &tables, 0xffff_ffff_ffff_fff0), Some(0x4003_fff0));

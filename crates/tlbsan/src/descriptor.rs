@@ -172,12 +172,8 @@ fn compare_leaves(old: &Leaf, new: &Leaf, same_contents: impl FnOnce(u64, u64) -
 /// An address with its digits in groups of four: `0x4000_0000`.
 pub fn grouped(address: u64) -> String {
     let digits = format!("{address:x}");
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(4)
-        .rev()
-        .map(|group| std::str::from_utf8(group).unwrap_or_default())
-        .collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(4).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
     format!("0x{}", groups.join("_"))
 }
 

@@ -107,7 +107,13 @@ impl Registers {
         }
         let va_bits = 64 - tnsz as u32;
         // Levels 0, 1, 2 start at 40, 31, 22 bits of address.
-        let start_level = if va_bits > 39 { 0 } else if va_bits > 30 { 1 } else { 2 };
+        let start_level = if va_bits > 39 {
+            0
+        } else if va_bits > 30 {
+            1
+        } else {
+            2
+        };
         let ttbr = self.ttbr[usize::from(half & 1)];
         let table = ttbr & 0x0000_ffff_ffff_fffe;
         if table & 0xfff != 0 {

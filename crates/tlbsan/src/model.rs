@@ -59,9 +59,9 @@ impl<W: World> Now<'_, W> {
     }
 
     fn same_contents(&self, a: u64, b: u64) -> bool {
-        (0..PAGE).step_by(8).all(|offset| {
-            matches!((self.world.load(a + offset), self.world.load(b + offset)), (Some(a), Some(b)) if a == b)
-        })
+        (0..PAGE).step_by(8).all(
+            |offset| matches!((self.world.load(a + offset), self.world.load(b + offset)), (Some(a), Some(b)) if a == b),
+        )
     }
 }
 
@@ -189,7 +189,15 @@ impl Model {
     }
 
     /// A slot holds something else than before. `writer` is not known where only the effect was seen.
-    fn changed<W: World>(&mut self, now: &mut Now<'_, W>, page: u64, index: usize, new: u64, wide: bool, writer: Option<usize>) {
+    fn changed<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        page: u64,
+        index: usize,
+        new: u64,
+        wide: bool,
+        writer: Option<usize>,
+    ) {
         if !self.is_live(page) {
             self.stored_unlinked(now, page, index, new, wide, writer);
             return;
@@ -308,8 +316,7 @@ impl Model {
         for (index, entry) in entries.iter_mut().enumerate() {
             *entry = world.load(page + index as u64 * 8).unwrap_or(0);
         }
-        let table =
-            TablePage { level, geometry, parents: vec![parent], entries, residues: Vec::new(), scrubbed: None };
+        let table = TablePage { level, geometry, parents: vec![parent], entries, residues: Vec::new(), scrubbed: None };
         let children: Vec<(usize, u64)> = table.children().collect();
         self.shadow.insert_page(page, table);
         world.watch(page, true);
@@ -381,8 +388,16 @@ impl Model {
         through: Option<ResidueId>,
         writer: Option<usize>,
     ) -> Option<ResidueId> {
-        let what =
-            Removed { context: span.context, slot: slot.pa(), level: slot.level, start: span.start, bits, entry, cut, through };
+        let what = Removed {
+            context: span.context,
+            slot: slot.pa(),
+            level: slot.level,
+            start: span.start,
+            bits,
+            entry,
+            cut,
+            through,
+        };
         let holders = self.shadow.holders(span.context, is_global(&entry));
         let id = self.residues.open(what, holders, now.site(), writer)?;
         if let Descriptor::Table(table) = entry
@@ -634,7 +649,10 @@ impl Model {
             size: crate::descriptor::level_size(slot.level),
             level: slot.level,
             table: matches!(old.1, Descriptor::Table(_)),
-            asids: self.shadow.context(span.context).map_or(Vec::new(), |c| c.tags.iter().map(|tag| tag.asid).collect()),
+            asids: self
+                .shadow
+                .context(span.context)
+                .map_or(Vec::new(), |c| c.tags.iter().map(|tag| tag.asid).collect()),
             pes: pes(holders.iter().fold(0, |set, holder| set | holder.1)).collect(),
             slot: slot.pa(),
             old: describe(old.0, old.1),

@@ -341,9 +341,9 @@ impl Residues {
         }
         let ids: Vec<ResidueId> = match op.target {
             Target::All | Target::Asid(_) => self.open.keys().copied().collect(),
-            Target::Va { va, .. } => (0..=3)
-                .flat_map(|level| self.at(va.bits() & !(level_size(level) - 1), level).iter().copied())
-                .collect(),
+            Target::Va { va, .. } => {
+                (0..=3).flat_map(|level| self.at(va.bits() & !(level_size(level) - 1), level).iter().copied()).collect()
+            }
         };
         let site = site();
         let mut concerned = false;
@@ -437,7 +437,8 @@ impl Residue {
                         any_in_flight = true;
                     }
                     if op.scope == Scope::Local && held & !(1 << pe) != 0 {
-                        let why = format!("it reaches PE {pe} only; {} may keep the entry", list_pes(held & !(1 << pe)));
+                        let why =
+                            format!("it reaches PE {pe} only; {} may keep the entry", list_pes(held & !(1 << pe)));
                         self.attempt(site, op, Cause::LocalOnly, why);
                     }
                 }
@@ -472,7 +473,10 @@ impl Residue {
                 }
                 // The hint names the level of the leaf; tables above it go too, without `leaf_only`.
                 let hint = (ttl & 3) as i8;
-                if ttl >> 2 == 1 && hint != 0 && (hint != self.what.level && !self.is_table() || hint <= self.what.level && self.is_table()) {
+                if ttl >> 2 == 1
+                    && hint != 0
+                    && (hint != self.what.level && !self.is_table() || hint <= self.what.level && self.is_table())
+                {
                     return Err(Cause::WrongTtl);
                 }
             }
@@ -487,7 +491,10 @@ impl Residue {
                  entry above it, which is still in a walk cache"
                 .to_owned(),
             Cause::LeafOnly => {
-                format!("it removes leaves only; the level-{level} table entry stays in the walk cache of {}", list_pes(held))
+                format!(
+                    "it removes leaves only; the level-{level} table entry stays in the walk cache of {}",
+                    list_pes(held)
+                )
             }
             Cause::GlobalSurvives => "an operation by ASID leaves global entries".to_owned(),
             Cause::WrongTtl => format!("its TTL hint names another level; the entry is at level {level}"),

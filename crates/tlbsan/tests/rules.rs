@@ -19,13 +19,9 @@ const TABLE: u64 = 3;
 /// Two PEs in one address space that maps `VA` and the page after it through the level-3 table `T`.
 fn machine() -> Machine {
     let mut m = Machine::new(Config::default());
-    for (slot, entry) in [
-        (ROOT, L1 | TABLE),
-        (L1 + 8, L2 | TABLE),
-        (L2, T | TABLE),
-        (T, 0x10_0000 | PAGE),
-        (T + 8, 0x10_1000 | PAGE),
-    ] {
+    for (slot, entry) in
+        [(ROOT, L1 | TABLE), (L1 + 8, L2 | TABLE), (L2, T | TABLE), (T, 0x10_0000 | PAGE), (T + 8, 0x10_1000 | PAGE)]
+    {
         m.store(0, slot, entry);
     }
     m.run_in(0, ROOT, ASID);
@@ -94,7 +90,9 @@ fn the_2019_bug_is_found() {
 
 #[test]
 fn the_2019_bug_is_gone_with_an_invalidation_at_every_level() {
-    for op in [all_levels(), Op::inner(va(false, None)), Op::inner(Target::Asid(Asid::new(ASID))), Op::inner(Target::All)] {
+    for op in
+        [all_levels(), Op::inner(va(false, None)), Op::inner(Target::Asid(Asid::new(ASID))), Op::inner(Target::All)]
+    {
         let mut m = machine();
         unmap(&mut m, true);
         flush(&mut m, op);
@@ -117,7 +115,8 @@ fn the_same_table_linked_again_is_silent() {
 #[test]
 fn a_leaf_remade_is_told_with_its_cause() {
     use Cause as C;
-    let other_page = Target::Va { va: VirtAddr::new(VA + 0x8000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
+    let other_page =
+        Target::Va { va: VirtAddr::new(VA + 0x8000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
     let wrong_ttl = Target::Va { va: VirtAddr::new(VA), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 4 | 2 };
     type Steps = fn(&mut Machine, Op);
     let full: Steps = flush;
@@ -376,10 +375,38 @@ fn a_case_passes_only_if_it_shows_what_it_expects_and_was_awake() {
         );
     };
     assert_eq!(outcome(&|_| ()), Some(false), "asleep");
-    assert_eq!(outcome(&|m| { unmap(m, false); flush(m, leaf_only()) }), Some(true));
-    assert_eq!(outcome(&|m| { unmap(m, false); remap(m); }), Some(false), "unexpected");
-    assert_eq!(outcome(&|m| { expect(m); unmap(m, false); remap(m); }), Some(true));
-    assert_eq!(outcome(&|m| { expect(m); unmap(m, false); flush(m, leaf_only()) }), Some(false), "missing");
+    assert_eq!(
+        outcome(&|m| {
+            unmap(m, false);
+            flush(m, leaf_only())
+        }),
+        Some(true)
+    );
+    assert_eq!(
+        outcome(&|m| {
+            unmap(m, false);
+            remap(m);
+        }),
+        Some(false),
+        "unexpected"
+    );
+    assert_eq!(
+        outcome(&|m| {
+            expect(m);
+            unmap(m, false);
+            remap(m);
+        }),
+        Some(true)
+    );
+    assert_eq!(
+        outcome(&|m| {
+            expect(m);
+            unmap(m, false);
+            flush(m, leaf_only())
+        }),
+        Some(false),
+        "missing"
+    );
 }
 
 #[test]

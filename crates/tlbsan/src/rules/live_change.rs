@@ -5,8 +5,8 @@
 //! permits are judged as on a CPU without it.
 
 use crate::descriptor::{Change, Descriptor};
-use crate::residue::Tag;
 use crate::machine::PeSet;
+use crate::residue::Tag;
 
 /// Whether the change, which [`compare`](crate::descriptor::compare) has judged, breaks the rule: only if somebody may hold
 /// the old entry.
