@@ -9,8 +9,8 @@ use crate::advice::advice;
 use crate::paint::{Paint, bits, count, hex, regroup, span};
 use crate::symbols::{Frame, Names};
 
-/// Frames shown of one call stack.
-const FRAMES: usize = 6;
+/// Frames shown of one call stack: down to whoever asked for the change, through everything inlined on the way.
+const FRAMES: usize = 24;
 
 /// A verdict in one line: `remade, leaf-only: 0x4000_0000..0x4020_0000 at level 2`.
 pub(crate) fn verdict(v: &Verdict) -> String {
@@ -195,14 +195,18 @@ pub(crate) fn stack(site: &Site, names: &dyn Names) -> Vec<Frame> {
     if frames.is_empty() {
         return frames;
     }
-    for &ret in &site.stack {
+    for (depth, &ret) in site.stack.iter().enumerate() {
         // The call stands before the address that it returns to.
         let caller = names.frames(ret.wrapping_sub(4));
-        if caller.is_empty() {
-            break;
+        let Some(outermost) = caller.last() else { break };
+        // The link register of a function that has called others leads back into itself: it is no caller.
+        if depth == 0 && frames.last().is_some_and(|own| own.function == outermost.function) {
+            continue;
         }
         frames.extend(caller);
     }
+    // A function that calls itself is named once, where it was innermost.
+    frames.dedup_by(|outer, inner| outer.function.is_some() && outer.function == inner.function);
     // What core and alloc do on somebody's behalf tells nothing, unless there is nobody else.
     let library = |frame: &Frame| frame.location.as_ref().is_some_and(|(file, _)| file.starts_with("library/"));
     if !frames.iter().all(library) {

@@ -98,7 +98,27 @@ impl File {
 }
 
 fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
+    plain(&format!("{:#}", rustc_demangle::demangle(name)))
+}
+
+/// `<stage::Linear as memory::TableMemory>::store` is `stage::Linear::store` to whoever wrote it.
+fn plain(name: &str) -> String {
+    let Some(inside) = name.strip_prefix('<') else { return name.to_owned() };
+    let mut depth = 1;
+    let end = inside.char_indices().find_map(|(at, c)| {
+        match c {
+            '<' => depth += 1,
+            // The arrow of a function's type closes nothing.
+            '>' if !inside[..at].ends_with('-') => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    });
+    let Some((implementation, rest)) = end.map(|at| (&inside[..at], &inside[at + 1..])) else { return name.to_owned() };
+    match implementation.split_once(" as ") {
+        Some((of, _)) if !of.contains(['<', '(', '[', '&', ' ']) => format!("{of}{rest}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// A path as a person of the project would say it.
@@ -139,6 +159,23 @@ mod tests {
             ("mm/mmu_gather.c", "mm/mmu_gather.c"),
         ] {
             assert_eq!(shorten(path, &roots), shown);
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_source() {
+        for (name, shown) in [
+            ("<fw::stage::Linear as pgtable::memory::TableMemory>::store", "fw::stage::Linear::store"),
+            (
+                "<pgtable::edit::Map<M,A> as pgtable::walk::Visitor<M>>::leaf",
+                "<pgtable::edit::Map<M,A> as pgtable::walk::Visitor<M>>::leaf",
+            ),
+            ("tlbi::flush::Tlb<I>::invalidate", "tlbi::flush::Tlb<I>::invalidate"),
+            ("<fw::A as core::ops::FnOnce<fn() -> u8>>::call", "fw::A::call"),
+            ("<broken", "<broken"),
+            ("", ""),
+        ] {
+            assert_eq!(plain(name), shown);
         }
     }
 

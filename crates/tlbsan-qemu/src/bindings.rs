@@ -97,7 +97,6 @@ pub(crate) trait Callbacks {
     fn at_exit();
 }
 
-#[cfg(target_os = "linux")]
 unsafe extern "C" {
     fn dlsym(library: *mut c_void, symbol: *const c_char) -> *mut c_void;
 }
@@ -117,6 +116,7 @@ macro_rules! api {
             $($(#[$doc])* pub(crate) $name: unsafe extern "C" fn($($arg),*) $(-> $result)?,)*
             /// Whether callbacks have the parameters of version 7.
             userdata: bool,
+            regime_mask: MemInfo,
         }
 
         impl Api {
@@ -133,6 +133,7 @@ macro_rules! api {
                         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($arg),*) $(-> $result)?>(address) }
                     },)*
                     userdata: info.version_cur >= 7,
+                    regime_mask: if info.version_cur >= 7 { 0x1f } else { 0xf },
                 })
             }
         }
@@ -214,7 +215,7 @@ impl Api {
     ///
     /// Five bits where there are more than sixteen of them. A bit too many does no harm: see `watch`.
     pub(crate) fn regime(&self, info: MemInfo) -> u64 {
-        u64::from(info & if self.userdata { 0x1f } else { 0xf })
+        u64::from(info & self.regime_mask)
     }
 
     /// The registers of the vCPU whose thread this is: name and handle.

@@ -168,6 +168,13 @@ extern "C" fn on_memory(vcpu: u32, info: MemInfo, va: u64, data: *mut c_void) {
     {
         return;
     }
+    on_unknown_access(vcpu, info, va, data);
+}
+
+/// Apart, so that the above saves no registers.
+#[cold]
+#[inline(never)]
+extern "C" fn on_unknown_access(vcpu: u32, info: MemInfo, va: u64, data: *mut c_void) {
     guard(|plugin| {
         if let Some(vcpu) = plugin.vcpu(vcpu) {
             plugin.access(vcpu, info, va, data as u64);
