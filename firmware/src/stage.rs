@@ -2,16 +2,18 @@
 //! to say what was seen.
 
 use alloc::{collections::VecDeque, format, string::String};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, TTBR0_EL1};
-use pgtable::{AddressSpace, Attributes, Error, FrameAllocator, TableMemory};
+use pgtable::{AddressSpace, Attributes, Error, FrameAllocator, Remedy, TableMemory};
 use tlbi::{Asid, Features, Hardware, Issue, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::{
     exceptions::probe,
-    frames, mmu, smp,
+    frames, mmu,
+    platform::bootargs,
+    smp,
     steer::Steps,
     sync::Lock,
     tamper::{Loss, Tampered},
@@ -57,17 +59,24 @@ unsafe impl TableMemory for Linear {
 pub struct Pool {
     free: Lock<VecDeque<u64>>,
     size: usize,
+    scribble: AtomicBool,
 }
 
 impl Pool {
     /// `size` frames.
     fn new(size: usize) -> Result<Self, String> {
-        let pool = Self { free: Lock::new(VecDeque::with_capacity(size)), size };
+        let free = Lock::new(VecDeque::with_capacity(size));
+        let pool = Self { free, size, scribble: AtomicBool::new(false) };
         for _ in 0..size {
             let frame = frames::alloc().ok_or_else(|| format!("no memory for {size} frames"))?;
             pool.free.lock().push_back(frame);
         }
         Ok(pool)
+    }
+
+    /// Whether frames that come back are filled with a pattern, which a walker would take for entries.
+    pub fn scribble(&self, on: bool) {
+        self.scribble.store(on, Ordering::Relaxed);
     }
 
     /// Frames that somebody has.
@@ -89,6 +98,11 @@ unsafe impl FrameAllocator for Pool {
     }
 
     fn free(&self, frame: PhysAddr) {
+        if self.scribble.load(Ordering::Relaxed) {
+            for offset in (0..PAGE).step_by(8) {
+                Linear.store(PhysAddr::new(frame.bits() + offset), 0xdead_dead_dead_dead);
+            }
+        }
         self.free.lock().push_back(frame.bits());
     }
 }
@@ -112,6 +126,8 @@ pub struct Stage<'s> {
     pub pool: &'s Pool,
     /// The maintenance under test.
     pub tlb: Tlb<Tampered>,
+    /// What its changes do that end in company; bootarg `remedy=`.
+    pub remedy: Remedy,
     /// Which core does what when.
     pub steps: Steps,
     failure: Lock<Option<String>>,
@@ -126,15 +142,22 @@ impl Stage<'_> {
     ///
     /// What `loss` names is lost while the case plays; how it was set up and how it ends is not touched.
     pub fn play(asid: u16, loss: Loss, play: &(dyn Fn(&Stage<'_>, usize) + Sync)) -> Result<(), String> {
+        let remedy = remedy_from_bootargs()?;
+        let loss = match (loss, bootargs::number("drop")) {
+            (Loss::Nothing, Ok(Some(n))) => Loss::Nth(n as usize),
+            (_, Err(word)) => return Err(format!("drop={word}: not the number of an instruction")),
+            (loss, _) => loss,
+        };
         let pool = Pool::new(FRAMES)?;
         // SAFETY: the image runs at EL1.
         let hardware = unsafe { Hardware::new() };
         let tlb = Tlb::new(Tampered::new(hardware), Features::detect());
         let pa_bits = [32, 36, 40, 42, 44, 48, 52].get(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) as usize);
         let space = AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits.copied().unwrap_or(32))
-            .map_err(|error| format!("{error}"))?;
+            .map_err(|error| format!("{error}"))?
+            .with_remedy(remedy);
         let cores = smp::core_count();
-        let stage = Stage { space, cores, pool: &pool, tlb, steps: Steps::new(cores), failure: Lock::new(None) };
+        let stage = Stage { space, cores, pool: &pool, tlb, remedy, steps: Steps::new(cores), failure: Lock::new(None) };
 
         Tampered::open(loss);
         let entry = Steps::new(cores);
@@ -146,7 +169,7 @@ impl Stage<'_> {
             load(hardware, mmu::reserved_root_pa());
         });
         let (issued, more) = Tampered::close();
-        if crate::platform::bootargs::flag("issued") {
+        if bootargs::flag("issued") {
             crate::println!("# issued, {more} more:");
             issued.iter().flatten().enumerate().for_each(|(n, instruction)| crate::println!("#   {n}: {instruction}"));
         }
@@ -204,6 +227,27 @@ impl Stage<'_> {
             Ok(value) => self.fail(format!("core {core} reads {value:#x} at {va:#x}, not {mark:#x}")),
             Err(fault) => self.fail(format!("core {core} faults at {va:#x} (ESR {:#x})", fault.0)),
         }
+    }
+
+    /// Reads the word at `va` through the space on this core, which must fault.
+    #[inline(always)]
+    pub fn faults(&self, core: usize, va: u64) {
+        // SAFETY: as in `sees`.
+        if let Ok(value) = unsafe { probe::read(va) } {
+            self.fail(format!("core {core} reads {value:#x} at {va:#x}, which is not mapped"));
+        }
+    }
+}
+
+/// The remedy that the bootargs ask for: `remedy=a`, `b`, `c` or `d`.
+fn remedy_from_bootargs() -> Result<Remedy, String> {
+    match bootargs::get("remedy") {
+        None => Ok(Remedy::default()),
+        Some("a") => Ok(Remedy::WholeRange),
+        Some("b") => Ok(Remedy::WholeSpace),
+        Some("c") => Ok(Remedy::Counters),
+        Some("d") => Ok(Remedy::Wait),
+        Some(other) => Err(format!("remedy={other}: there are a, b, c and d")),
     }
 }
 

@@ -47,6 +47,11 @@ impl Steps {
         result
     }
 
+    /// The step whose turn it is.
+    pub fn at(&self) -> u32 {
+        self.at.load(Ordering::Acquire)
+    }
+
     /// Runs `step` on every core as step `n`; it is done when the last core has done it.
     #[inline]
     pub fn everyone(&self, n: u32, step: impl FnOnce()) {

@@ -1,36 +1,50 @@
-//! The instructions of the library under test, on their way to the PE: counted, written down, and one of them lost on purpose.
+//! The instructions of the library under test, on their way to the PE: counted, written down, and one kind of them lost, weakened or
+//! bent on purpose.
 //!
 //! A scenario's space issues through [`Tampered`]. Outside a window it is the hardware and nothing else.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tlbi::{Dsb, Hardware, Instruction, Issue, Op, Target};
+use aarch64_cpu::asm;
+use tlbi::{Asid, Dsb, Hardware, Instruction, Issue, Op, Scope, Target, VirtAddr};
 
-use crate::sync::Lock;
+use crate::sync::{Lock, wait_until};
 
-/// What is lost within a window.
+/// What goes wrong within a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// Nothing.
     Nothing,
-    /// The n-th TLBI or DSB, counted from 0. ISBs are not counted.
+    /// The n-th TLBI or DSB is lost, counted from 0. ISBs are not counted.
     Nth(usize),
-    /// Every TLBI that removes leaves only.
+    /// TLBIs that remove leaves only are lost.
     LeafTlbis,
+    /// DSBs that wait for stores only are lost: those before a TLBI.
+    StoreDsbs,
+    /// DSBs that wait for loads and stores are lost: those after a TLBI.
+    FullDsbs,
+    /// They wait for stores only.
+    FullDsbsWeakened,
+    /// They are executed on another core.
+    FullDsbsElsewhere,
+    /// TLBIs reach their own PE only.
+    Broadcast,
+    /// TLBIs name another ASID.
+    Asid,
+    /// TLBIs name another page.
+    Address,
 }
 
-const NOTHING: u8 = 0;
-const NTH: u8 = 1;
-const LEAF_TLBIS: u8 = 2;
-
-/// What the window has seen; [`Tampered::close`] prints it.
+/// How much of a window is written down.
 const KEPT: usize = 64;
 
 static OPEN: AtomicBool = AtomicBool::new(false);
-static LOSS: AtomicU8 = AtomicU8::new(NOTHING);
-static NTH_LOST: AtomicUsize = AtomicUsize::new(0);
+static LOSS: Lock<Loss> = Lock::new(Loss::Nothing);
 static ISSUED: AtomicUsize = AtomicUsize::new(0);
 static RECORD: Lock<[Option<Instruction>; KEPT]> = Lock::new([None; KEPT]);
+
+/// A DSB that one core wants another to execute.
+static WANTED: AtomicBool = AtomicBool::new(false);
 
 /// This PE, but for what the open window loses.
 #[derive(Clone, Copy)]
@@ -46,56 +60,84 @@ impl Tampered {
     pub fn open(loss: Loss) {
         RECORD.lock().fill(None);
         ISSUED.store(0, Ordering::Relaxed);
-        let (code, nth) = match loss {
-            Loss::Nothing => (NOTHING, 0),
-            Loss::Nth(n) => (NTH, n),
-            Loss::LeafTlbis => (LEAF_TLBIS, 0),
-        };
-        NTH_LOST.store(nth, Ordering::Relaxed);
-        LOSS.store(code, Ordering::Relaxed);
+        *LOSS.lock() = loss;
         OPEN.store(true, Ordering::Release);
     }
 
-    /// The window is over: what was issued in it, in order, and how much of that is not kept.
+    /// The window is over: what the library issued in it, in order, and how much of that is not kept.
     pub fn close() -> ([Option<Instruction>; KEPT], usize) {
         OPEN.store(false, Ordering::Release);
         (*RECORD.lock(), ISSUED.load(Ordering::Relaxed).saturating_sub(KEPT))
     }
 
-    fn is_lost(instruction: Instruction) -> bool {
+    /// Writes the instruction down; what goes wrong with it, if anything may.
+    fn note(instruction: Instruction) -> Loss {
         if !OPEN.load(Ordering::Acquire) {
-            return false;
+            return Loss::Nothing;
         }
         let n = ISSUED.fetch_add(1, Ordering::Relaxed);
         if let Some(slot) = RECORD.lock().get_mut(n) {
             *slot = Some(instruction);
         }
-        match LOSS.load(Ordering::Relaxed) {
-            NTH => n == NTH_LOST.load(Ordering::Relaxed),
-            LEAF_TLBIS => {
-                matches!(instruction, Instruction::Tlbi(Op { target: Target::Va { leaf_only: true, .. }, .. }))
-            }
-            _ => false,
+        match *LOSS.lock() {
+            Loss::Nth(lost) if n != lost => Loss::Nothing,
+            loss => loss,
         }
     }
 }
 
-// SAFETY: executes each instruction on the calling PE, except what a scenario loses to show that it is missed. Nothing but the
-// scenario's own space, which nobody else relies on, issues through it.
+// SAFETY: executes each instruction on the calling PE, except what a scenario has go wrong to show that it is missed. Nothing but
+// the scenario's own space, which nobody else relies on, issues through it.
 unsafe impl Issue for Tampered {
     fn tlbi(&self, op: Op) {
-        if !Self::is_lost(Instruction::Tlbi(op)) {
-            self.0.tlbi(op);
-        }
+        let Op { scope, target } = op;
+        let op = match (Self::note(Instruction::Tlbi(op)), target) {
+            (Loss::Nth(_), _) | (Loss::LeafTlbis, Target::Va { leaf_only: true, .. }) => return,
+            (Loss::Broadcast, _) => Op { scope: Scope::Local, target },
+            (Loss::Asid, Target::Va { va, asid: Some(asid), leaf_only, ttl }) => {
+                let asid = Some(Asid::new(asid.number() ^ 0x80));
+                Op { scope, target: Target::Va { va, asid, leaf_only, ttl } }
+            }
+            (Loss::Address, Target::Va { va, asid, leaf_only, ttl }) => {
+                let va = VirtAddr::new(va.bits() ^ 0x8000);
+                Op { scope, target: Target::Va { va, asid, leaf_only, ttl } }
+            }
+            _ => op,
+        };
+        self.0.tlbi(op);
     }
 
     fn dsb(&self, dsb: Dsb) {
-        if !Self::is_lost(Instruction::Dsb(dsb)) {
-            self.0.dsb(dsb);
+        let full = dsb.covers_loads() && dsb.covers_stores();
+        match Self::note(Instruction::Dsb(dsb)) {
+            Loss::Nth(_) => {}
+            Loss::StoreDsbs if !full => {}
+            Loss::FullDsbs if full => {}
+            Loss::FullDsbsWeakened if full => self.0.dsb(Dsb::Ishst),
+            Loss::FullDsbsElsewhere if full => {
+                WANTED.store(true, Ordering::Release);
+                asm::sev();
+                wait_until(|| !WANTED.load(Ordering::Acquire));
+            }
+            _ => self.0.dsb(dsb),
         }
     }
 
     fn isb(&self) {
         self.0.isb();
     }
+}
+
+/// Executes on this core the DSBs that another core's window sends elsewhere, until `over`.
+pub fn execute_dsbs_of_another_core(over: impl Fn() -> bool) {
+    // SAFETY: the image runs at EL1.
+    let hardware = unsafe { Hardware::new() };
+    wait_until(|| {
+        if WANTED.load(Ordering::Acquire) {
+            hardware.dsb(Dsb::Ish);
+            WANTED.store(false, Ordering::Release);
+            asm::sev();
+        }
+        over()
+    });
 }

@@ -6,31 +6,43 @@
 use crate::attributes::Attributes;
 use crate::descriptor::{Descriptor, Entry};
 use crate::error::Error;
+#[cfg(feature = "fault-injection")]
+use crate::fault::Fault;
 use crate::gather::{Gather, Released};
 use crate::memory::{FrameAllocator, PAGE_SIZE, TableMemory};
-use crate::space::{AddressSpace, GRANULE, UnderWay, VA_BITS};
+use crate::record::{Record, Remedy, Share};
+use crate::space::{AddressSpace, GRANULE, VA_BITS};
+use crate::sync::yield_now;
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
-#[cfg(feature = "fault-injection")]
-use tlbi::Depth;
-use tlbi::{Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
+use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
 
 /// A change to a space, from [`AddressSpace::change`].
 pub struct Edit<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> {
-    pub(crate) space: &'c AddressSpace<M, A>,
-    pub(crate) tlb: &'c Tlb<I>,
-    pub(crate) pinned: &'c P,
-    pub(crate) owner: &'c mut dyn FnMut(Released),
-    pub(crate) gather: Gather,
-    /// The space's pending record holds something for this change.
-    pub(crate) raised: bool,
-    /// It set out to remove something, found or not.
-    pub(crate) removing: bool,
+    space: &'c AddressSpace<M, A>,
+    tlb: &'c Tlb<I>,
+    pinned: &'c P,
+    owner: &'c mut dyn FnMut(Released),
+    gather: Gather,
+    /// What the space's record holds for this change.
+    share: Share,
+    /// Everything it was asked to remove, found or not.
+    asked: Option<VaRange>,
     /// Every entry that became valid has been made visible.
-    pub(crate) published: bool,
+    published: bool,
 }
 
-impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M, A, I, P> {
+impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'c, M, A, I, P> {
+    pub(crate) fn new(
+        space: &'c AddressSpace<M, A>,
+        tlb: &'c Tlb<I>,
+        pinned: &'c P,
+        owner: &'c mut dyn FnMut(Released),
+        share: Share,
+    ) -> Self {
+        Self { space, tlb, pinned, owner, gather: Gather::new(), share, asked: None, published: true }
+    }
+
     /// Maps `range` to the frames from `frame` on, as pages.
     ///
     /// What was unmapped there and may still be cached is flushed first, whoever unmapped it: two translations of one
@@ -42,16 +54,19 @@ impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M
     pub fn map(&mut self, range: VaRange, frame: PhysAddr, attributes: Attributes) -> Result<(), Error> {
         check_range(range)?;
         check_frames(frame, range.size(), self.space.pa_bits)?;
-        let (memory, frames, root) = (&self.space.memory, &self.space.frames, self.space.root());
-        let mut under_way = self.space.under_way.lock();
+        let space = self.space;
+        let mut record = space.record.lock();
 
         let mut survey = SurveyMap { range, tables: 0 };
-        walk(memory, root, range, &mut survey)?;
-        let tables = Reserve::fill(memory, frames, survey.tables)?;
-        if under_way.is_pending(range) {
-            flush_pending(self.space, self.tlb, self.pinned, &mut self.gather, &mut self.raised, &mut under_way);
+        walk(&space.memory, space.root(), range, &mut survey)?;
+        let tables = Reserve::fill(&space.memory, &space.frames, survey.tables)?;
+        let pending = record.is_pending(range);
+        #[cfg(feature = "fault-injection")]
+        let pending = pending && !space.injected(Fault::MapOverPending);
+        if pending {
+            self.flush_pending(&mut record);
         }
-        let Ok(()) = walk(memory, root, range, &mut Map { start: range.start(), frame, attributes, tables });
+        let Ok(()) = walk(&space.memory, space.root(), range, &mut Map { start: range.start(), frame, attributes, tables });
         self.published = false;
         Ok(())
     }
@@ -65,7 +80,7 @@ impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M
     pub fn unmap(&mut self, range: VaRange) -> Result<(), Error> {
         check_range(range)?;
         {
-            let _structure = self.space.under_way.lock();
+            let _structure = self.space.record.lock();
             walk(&self.space.memory, self.space.root(), range, &mut SurveyUnmap { range })?;
         }
         self.remove(range, true);
@@ -84,92 +99,126 @@ impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M
 
     /// Removes what is there, a gather full at a time; frames are given back between, without the lock.
     fn remove(&mut self, range: VaRange, free_tables: bool) {
-        self.removing = true;
+        // A space lies in one half, so there is a union.
+        self.asked = Some(self.asked.and_then(|asked| asked.union(range)).unwrap_or(range));
         let mut rest = Some(range);
         while let Some(range) = rest {
             let full = {
-                let mut under_way = self.space.under_way.lock();
-                // Before the first entry changes.
-                under_way.raise(range, !core::mem::replace(&mut self.raised, true));
+                let mut record = self.space.record.lock();
                 let mut remove = Remove { gather: &mut self.gather, free_tables };
                 let full = walk(&self.space.memory, self.space.root(), range, &mut remove).err();
-                // Before the lock is released: another core that finds an entry cleared may have to invalidate it, and a
-                // DSB of its own would not order this core's stores (R4).
-                if self.gather.stale().is_some() {
+                #[cfg(feature = "fault-injection")]
+                if self.space.injected(Fault::LeafOnlyAfterTableFree) {
+                    self.gather.forget_tables();
+                }
+                if let Some(stale) = self.gather.stale() {
+                    // Both before the lock is released. Another core that finds an entry cleared sees the record raised;
+                    // and it may have to invalidate the entry, which a DSB of its own would not order (R4).
+                    record.raise(&mut self.share, &stale);
                     self.tlb.order_stores(Scope::Inner);
                 }
                 full
             };
             rest = full.and_then(|Full { at }| VaRange::new(at, range.last().bits() - at.bits() + 1).ok());
             if rest.is_some() {
-                // Without the lock: the record stays raised until the change is finished.
-                self.flush();
+                // Its own entries, which the record describes. What it owes to others is for the end.
+                self.flush(None);
             }
         }
     }
 
     /// Flushes the gather and gives back what it held.
-    fn flush(&mut self) {
-        let asid = self.space.asid();
-        // Somebody else has a change open and may have found cleared what this one cleared, or the other way round:
-        // neither may return before all of it is out of every TLB.
-        let nested = self.removing && self.space.is_nested();
-        let instead = if nested { Some(self.nested_invalidation()) } else { None };
-        // SAFETY: `remove` orders the stores of every change before it releases the lock.
-        unsafe { self.gather.flush(self.tlb, self.pinned, asid, instead) };
+    fn flush(&mut self, instead: Option<Invalidation>) {
+        // SAFETY: `remove` orders the stores of every change before it releases the lock. Each remedy's request covers what
+        // was asked for, and so what was removed.
+        unsafe { self.gather.flush(self.tlb, self.pinned, self.space.asid(), instead) };
         self.gather.release(self.owner, &self.space.frames);
     }
 
-    /// What a finish invalidates that sees another change open: the whole address space, tables included.
-    fn nested_invalidation(&self) -> Invalidation {
-        let asid = self.space.asid();
-        #[cfg(feature = "fault-injection")]
-        if let (true, Some(mut stale)) =
-            (self.space.injected(crate::fault::Fault::LostFreedTables), self.gather.stale())
-        {
-            stale.depth = Depth::Leaf;
-            return stale.invalidation(asid);
+    /// Flushes what is pending so that something may be mapped over it. The lock is held: nothing is removed meanwhile.
+    fn flush_pending(&mut self, record: &mut Record) {
+        let (tlb, pinned, asid) = (self.tlb, self.pinned, self.space.asid());
+        if record.is_sole_remover(&self.share) {
+            // Only this change has removed anything: its own record says how deep.
+            // SAFETY: `remove` has ordered its stores.
+            unsafe { self.gather.flush(tlb, pinned, asid, None) };
+            record.lower(&mut self.share);
+        } else {
+            // Others have, and their records are theirs; they will flush again when they finish.
+            // SAFETY: each of them ordered its stores in `remove` before it released the lock, which is held here.
+            unsafe { tlb.invalidate_ordered(pinned, &Invalidation::asid(asid)) }.sync();
         }
-        Invalidation::asid(asid)
+    }
+
+    /// What a change that was asked to remove `asked` invalidates at its end instead of its own record, because another
+    /// change is open: that one may have cleared what this one found cleared, and is not to be waited for.
+    fn remedy(&self, record: &Record, asked: VaRange) -> Option<Invalidation> {
+        let asid = self.space.asid();
+        match self.space.remedy {
+            Remedy::WholeRange => Some(Invalidation::pages(asid, asked, Level::L3, Depth::Full)),
+            Remedy::WholeSpace => Some(Invalidation::asid(asid)),
+            Remedy::Counters => {
+                record.reach().map(|(stride, depth)| Invalidation::pages(asid, asked, stride, depth))
+            }
+            Remedy::Wait => None,
+        }
+    }
+
+    /// The end of a change: flush, lower the record, give frames back.
+    fn finish(&mut self) {
+        if !self.published {
+            self.tlb.publish();
+        }
+        let mut instead: Option<Invalidation> = None;
+        if let Some(asked) = self.asked {
+            let record = self.space.record.lock();
+            if record.is_nested() {
+                instead = self.remedy(&record, asked);
+                drop(record);
+                #[cfg(feature = "fault-injection")]
+                self.sabotage_remedy(&mut instead);
+            }
+        }
+        #[cfg(feature = "fault-injection")]
+        if self.space.injected(Fault::TablesFreedBeforeFlush) {
+            self.gather.release_tables_early(&self.space.frames);
+        }
+        self.flush(instead);
+        let newer = self.space.record.lock().close(&mut self.share);
+        if self.space.remedy == Remedy::Wait && self.asked.is_some() {
+            // This change has flushed and left, so whoever waits for it goes on: two finishes never wait for each other.
+            while !self.space.record.lock().is_over(newer) {
+                yield_now();
+            }
+        }
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'_, M, A, I, P> {
+    /// What the faulty finishes do in company.
+    fn sabotage_remedy(&mut self, instead: &mut Option<Invalidation>) {
+        if self.space.injected(Fault::LostFreedTables) {
+            *instead = None;
+            self.gather.forget_tables();
+        } else if self.space.injected(Fault::GatherRecordResetLate) {
+            *instead = None;
+            self.gather.forget_everything();
+        } else if self.space.injected(Fault::UnflushedNeighbour) {
+            *instead = None;
+        }
     }
 }
 
 impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Drop for Edit<'_, M, A, I, P> {
-    /// Finishes the change: flush, lower the pending record, give frames back.
     fn drop(&mut self) {
-        if !self.published {
-            self.tlb.publish();
-        }
-        self.flush();
-        self.space.close(self.raised);
+        self.finish();
     }
 }
 
 impl<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> core::fmt::Debug for Edit<'_, M, A, I, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Edit").field("asid", &self.space.asid()).field("gather", &self.gather).finish_non_exhaustive()
-    }
-}
-
-/// Flushes what is pending so that something may be mapped over it. The lock is held: nothing is removed meanwhile.
-fn flush_pending<M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized>(
-    space: &AddressSpace<M, A>,
-    tlb: &Tlb<I>,
-    pinned: &P,
-    gather: &mut Gather,
-    raised: &mut bool,
-    under_way: &mut UnderWay,
-) {
-    if *raised && under_way.is_sole_remover() {
-        // Only this change has removed anything: its own record says how deep.
-        // SAFETY: `remove` has ordered its stores.
-        unsafe { gather.flush(tlb, pinned, space.asid(), None) };
-        under_way.lower();
-        *raised = false;
-    } else {
-        // Others have, and their records are theirs; they will flush again when they finish.
-        // SAFETY: each of them ordered its stores in `remove` before it released the lock, which is held here.
-        unsafe { tlb.invalidate_ordered(pinned, &Invalidation::asid(space.asid())) }.sync();
     }
 }
 

@@ -6,4 +6,15 @@ pub enum Fault {
     /// The 2019 bug of arm64 Linux: a finish that sees another change open forgets that tables were freed, and invalidates
     /// the leaves of its range only.
     LostFreedTables,
+    /// The first attempt at its cure: the record is reset after "the whole space" was noted in it, and nothing is left to do.
+    GatherRecordResetLate,
+    /// What the forced flush is there for: a finish that sees another change open flushes its own record, which is empty
+    /// where the other one had cleared the entries before.
+    UnflushedNeighbour,
+    /// Unlinking a table is recorded as if it were a leaf.
+    LeafOnlyAfterTableFree,
+    /// Tables go back to the allocator before the flush.
+    TablesFreedBeforeFlush,
+    /// A map does not look at the pending record.
+    MapOverPending,
 }

@@ -9,7 +9,7 @@
 //! inline; a list threaded through the pages themselves would write to what a walker can still read.
 
 use crate::memory::FrameAllocator;
-use tlbi::{Asid, Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
+use tlbi::{Asid, Depth, Granule, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 
 /// Leaves that a gather holds before it must be flushed.
 pub(crate) const MAX_LEAVES: usize = 64;
@@ -28,7 +28,11 @@ pub struct Released {
 /// What has become stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
+    /// Where leaves were cleared: what the flush has to name.
     pub(crate) range: VaRange,
+    /// All that the cleared entries translated. An unlinked table translated more than the leaves that it held at last, and
+    /// nothing else may be linked in its place before the flush (rule C4).
+    pub(crate) span: VaRange,
     /// Level of the smallest leaf.
     pub(crate) stride: Level,
     /// Full as soon as one table was unlinked.
@@ -36,14 +40,15 @@ pub(crate) struct Stale {
 }
 
 impl Stale {
-    fn add(record: &mut Option<Self>, range: VaRange, stride: Level, depth: Depth) {
+    fn add(record: &mut Option<Self>, new: Self) {
         *record = Some(match *record {
-            None => Self { range, stride, depth },
+            None => new,
             Some(so_far) => Self {
                 // A space lies in one half, so there is a union.
-                range: so_far.range.union(range).unwrap_or(so_far.range),
-                stride: so_far.stride.max(stride),
-                depth: so_far.depth.max(depth),
+                range: so_far.range.union(new.range).unwrap_or(so_far.range),
+                span: so_far.span.union(new.span).unwrap_or(so_far.span),
+                stride: so_far.stride.max(new.stride),
+                depth: so_far.depth.max(new.depth),
             },
         });
     }
@@ -118,7 +123,7 @@ impl Gather {
 
     /// A leaf was cleared. Call [`has_room`](Self::has_room) first.
     pub(crate) fn leaf(&mut self, part: VaRange, level: Level, frame: PhysAddr) {
-        Stale::add(&mut self.stale, part, level, Depth::Leaf);
+        Stale::add(&mut self.stale, Stale { range: part, span: part, stride: level, depth: Depth::Leaf });
         let kept = self.leaves.push(Released { va: part.start(), frame });
         debug_assert!(kept, "has_room was not asked");
     }
@@ -126,9 +131,11 @@ impl Gather {
     /// A table was unlinked whose leaves in `part` were cleared before. Call [`has_room_for_table`](Self::has_room_for_table)
     /// first.
     ///
-    /// `part` stands for the table's whole span: an all-level operation on any address inside removes the table entry.
+    /// For the flush `part` stands for the table's whole span: an all-level operation on any address inside removes the table
+    /// entry. `level` is that of the entry that was cleared.
     pub(crate) fn table(&mut self, part: VaRange, level: Level, table: PhysAddr) {
-        Stale::add(&mut self.stale, part, level, Depth::Full);
+        let span = part.widen(Granule::K4.level_size(level));
+        Stale::add(&mut self.stale, Stale { range: part, span, stride: level, depth: Depth::Full });
         let kept = self.tables.push(table);
         debug_assert!(kept, "has_room was not asked");
     }
@@ -136,7 +143,8 @@ impl Gather {
     /// Makes everything in the record unusable on every PE; by `instead` where the record alone does not say enough.
     ///
     /// # Safety
-    /// Every store that cleared what the record, or `instead`, covers was followed by `Tlb::order_stores` on its PE.
+    /// Every store that cleared what the record, or `instead`, covers was followed by `Tlb::order_stores` on its PE; and
+    /// `instead` covers the record.
     pub(crate) unsafe fn flush<I: Issue, P: Pinned + ?Sized>(
         &mut self,
         tlb: &Tlb<I>,
@@ -150,6 +158,26 @@ impl Gather {
         }
         // Only now: nothing of it can be cached any more.
         self.stale = None;
+    }
+
+    /// The record without the knowledge that tables were unlinked.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn forget_tables(&mut self) {
+        if let Some(stale) = &mut self.stale {
+            stale.depth = Depth::Leaf;
+        }
+    }
+
+    /// No record at all.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn forget_everything(&mut self) {
+        self.stale = None;
+    }
+
+    /// Tables go back although they are not flushed.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn release_tables_early<A: FrameAllocator>(&mut self, frames: &A) {
+        self.tables.drain().for_each(|table| frames.free(table));
     }
 
     /// Gives back what was flushed: leaves to their owner, tables to the allocator. Nothing while the record is not empty.

@@ -8,8 +8,11 @@ pub mod edit;
 pub mod error;
 pub mod gather;
 pub mod memory;
+pub mod record;
 pub mod space;
 pub mod walk;
+
+mod sync;
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;
@@ -20,4 +23,5 @@ pub use edit::Edit;
 pub use error::Error;
 pub use gather::Released;
 pub use memory::{FrameAllocator, TableMemory};
+pub use record::Remedy;
 pub use space::{AddressSpace, Mapping};

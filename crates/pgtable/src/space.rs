@@ -1,87 +1,30 @@
 //! An address space that several cores change at once.
 //!
-//! The pending record is what keeps them from each other's throats. It lives in the space, not in the change:
+//! The pending record ([`record`](crate::record)) is what keeps them from each other's throats. It lives in the space, not
+//! in the change:
 //!
 //! ```text
 //!   core 1                                core 2
 //!   change opens: open = 1
-//!   clears entries: pending grows         change opens: open = 2
+//!   clears entries: the record grows      change opens: open = 2
 //!                                         finds an entry already cleared: nothing of its own to flush
 //!   finish: open > 1 -> whole ASID        finish: open > 1 -> whole ASID: it must not return while
 //!   lowered only after the flush            what core 1 cleared may still be cached
 //! ```
 //!
-//! Raised before the first entry changes, lowered after the flush has completed, both under the lock. So whoever sees an
-//! entry cleared either sees the record raised, or the flush is complete.
+//! That is remedy b, the default; [`Remedy`] has the others.
 
 use crate::attributes::Attributes;
 use crate::descriptor::Entry;
 use crate::edit::Edit;
 use crate::error::Error;
-use crate::gather::{Gather, Released};
+use crate::gather::Released;
 use crate::memory::{FrameAllocator, TableMemory};
+use crate::record::{Record, Remedy};
+use crate::sync::Lock;
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
-use spin::RelaxStrategy;
-use spin::mutex::SpinMutex;
 use tlbi::{Asid, Granule, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
-
-/// Waits for the lock with YIELD: `core::hint::spin_loop` is an ISB on aarch64, which would hide a missing one.
-#[derive(Debug)]
-pub(crate) struct Yield;
-
-impl RelaxStrategy for Yield {
-    #[inline(always)]
-    fn relax() {
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: a hint; changes nothing.
-        unsafe {
-            core::arch::asm!("yield", options(nomem, nostack, preserves_flags));
-        }
-        #[cfg(not(target_arch = "aarch64"))]
-        core::hint::spin_loop();
-    }
-}
-
-/// What is under way in a space.
-#[derive(Debug, Default)]
-pub(crate) struct UnderWay {
-    /// Changes that have begun and whose flush has not completed.
-    open: usize,
-    /// Changes among them that have removed something.
-    removers: usize,
-    /// Everything that these have removed.
-    removed: Option<VaRange>,
-}
-
-impl UnderWay {
-    /// Something in `range` is about to be removed by a change; `first`: it has removed nothing so far.
-    pub(crate) fn raise(&mut self, range: VaRange, first: bool) {
-        self.removers += usize::from(first);
-        self.removed = Some(match self.removed {
-            Some(so_far) => so_far.union(range).unwrap_or(range),
-            None => range,
-        });
-    }
-
-    /// A change has flushed what it removed.
-    pub(crate) fn lower(&mut self) {
-        self.removers = self.removers.saturating_sub(1);
-        if self.removers == 0 {
-            self.removed = None;
-        }
-    }
-
-    /// Whether something in `range` may be removed and not yet flushed.
-    pub(crate) fn is_pending(&self, range: VaRange) -> bool {
-        self.removed.is_some_and(|removed| removed.overlaps(range))
-    }
-
-    /// Whether the only change that has removed something is the one that asks, which has.
-    pub(crate) fn is_sole_remover(&self) -> bool {
-        self.removers == 1
-    }
-}
 
 /// A page that is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +49,9 @@ pub struct AddressSpace<M, A> {
     root: PhysAddr,
     asid: Asid,
     pub(crate) pa_bits: u8,
-    pub(crate) under_way: SpinMutex<UnderWay, Yield>,
+    pub(crate) remedy: Remedy,
+    /// Also guards the structure of the tables.
+    pub(crate) record: Lock<Record>,
     #[cfg(feature = "fault-injection")]
     fault: core::sync::atomic::AtomicU8,
 }
@@ -128,10 +73,17 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
             root,
             asid,
             pa_bits: pa_bits.min(48),
-            under_way: SpinMutex::new(UnderWay::default()),
+            remedy: Remedy::default(),
+            record: Lock::new(Record::new()),
             #[cfg(feature = "fault-injection")]
             fault: core::sync::atomic::AtomicU8::new(0),
         })
+    }
+
+    /// The same space with another remedy for changes that end while others are open.
+    #[must_use]
+    pub fn with_remedy(self, remedy: Remedy) -> Self {
+        Self { remedy, ..self }
     }
 
     /// The root table.
@@ -161,33 +113,10 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
         owner: &mut dyn FnMut(Released),
         body: impl FnOnce(&mut Edit<'_, M, A, I, P>) -> R,
     ) -> R {
-        self.under_way.lock().open += 1;
-        let mut edit = Edit {
-            space: self,
-            tlb,
-            pinned,
-            owner,
-            gather: Gather::new(),
-            raised: false,
-            removing: false,
-            published: true,
-        };
+        let share = self.record.lock().open();
+        let mut edit = Edit::new(self, tlb, pinned, owner, share);
         body(&mut edit)
         // Dropping the edit finishes the change: see `Edit::finish`.
-    }
-
-    /// Whether another change than the caller's is open.
-    pub(crate) fn is_nested(&self) -> bool {
-        self.under_way.lock().open > 1
-    }
-
-    /// The caller's change has ended; `raised`: it had removed something, and flushed it.
-    pub(crate) fn close(&self, raised: bool) {
-        let mut under_way = self.under_way.lock();
-        under_way.open = under_way.open.saturating_sub(1);
-        if raised {
-            under_way.lower();
-        }
     }
 
     /// The mapping of the page at `va`, if there is one.
@@ -237,7 +166,7 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
             }
         }
         let Ok(everything) = VaRange::new(VirtAddr::new(0), 1 << VA_BITS) else { return };
-        let _structure = self.under_way.lock();
+        let _structure = self.record.lock();
         let Ok(()) = walk(&self.memory, self.root, everything, &mut All(each));
     }
 
@@ -246,7 +175,7 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
             return;
         }
         let Ok(one) = VaRange::new(va, 1) else { return };
-        let _structure = self.under_way.lock();
+        let _structure = self.record.lock();
         let Ok(()) = walk(&self.memory, self.root, one, visitor);
     }
 

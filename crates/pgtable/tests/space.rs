@@ -98,6 +98,24 @@ fn tables_that_become_empty_are_freed_and_others_stay() {
     assert_eq!(board.violations(), []);
 }
 
+/// A table that a change unlinks is pending with all that it translated, not only with the pages that it held at last.
+#[test]
+fn a_table_is_replaced_in_one_change_only_after_its_flush() {
+    let board = Board::new(64);
+    let space = board.space(2);
+    let tlb = board.tlb();
+    map(&space, &tlb, 0x4000_0000, 4, 0).expect("free");
+    let table = space.table(VirtAddr::new(0x4000_0000), Level::L3);
+    space.change(&tlb, &OnePe, &mut |_| (), |edit| {
+        edit.unmap(range(0x4000_0000, 4 * PAGE)).expect("mapped");
+        // Another page beneath the same level-2 entry.
+        edit.map(range(0x401f_c000, PAGE), frame(5), RW).expect("free");
+    });
+    assert_ne!(space.table(VirtAddr::new(0x401f_c000), Level::L3), None);
+    assert_ne!(space.table(VirtAddr::new(0x401f_c000), Level::L3), table, "the old one was still in the gather");
+    assert_eq!(board.violations(), []);
+}
+
 #[test]
 fn an_unmap_larger_than_the_gather_gives_every_frame_back() {
     let board = Board::new(2048);

@@ -1,4 +1,4 @@
-//! The problems that the project re-enacts, one file each: the correct form first, then each named fault.
+//! The problems that the project re-enacts, one room each: the correct forms first, then each named fault.
 
 use alloc::string::String;
 
@@ -11,21 +11,31 @@ pub mod walk_cache;
 pub enum Judge {
     /// Its own cores see the fault: any machine that keeps stale leaves shows it.
     Cores,
-    /// Only the checker: this emulator has no walk caches.
+    /// Only the checker: this emulator has no walk caches, ignores ASIDs, and completes a TLBI at once.
     Tlbsan,
 }
 
 /// One form of a scenario.
 pub struct Form {
-    /// `scenario/correct` or `scenario/fault`.
+    /// `scenario/correct...` or `scenario/fault`.
     pub name: &'static str,
     /// Who can judge it.
     pub judge: Judge,
+    /// Cores that it takes to show what it is about.
+    pub cores: usize,
     /// The verdicts that the checker must reach, no more and no fewer.
     pub expected: &'static [Expected],
-    /// Plays it under `asid`. `as_named`: it is known to be faulty and says whether its cores saw the fault as they should;
-    /// otherwise it is judged like the correct form.
-    pub play: fn(asid: u16, as_named: bool) -> Result<(), String>,
+    /// Plays it.
+    pub play: fn(&Billing) -> Result<(), String>,
+}
+
+/// How a form is to be played.
+pub struct Billing {
+    /// The ASID of its space.
+    pub asid: u16,
+    /// It is known to be faulty, and says whether its cores saw the fault as they should; otherwise it is judged like the
+    /// correct form.
+    pub as_named: bool,
 }
 
 impl Form {
@@ -34,9 +44,9 @@ impl Form {
         self.name.split_once('/').map_or(self.name, |(scenario, _)| scenario)
     }
 
-    /// Whether it is the correct form.
+    /// Whether it is a correct form.
     pub fn is_correct(&self) -> bool {
-        self.name.ends_with("/correct")
+        self.expected.is_empty()
     }
 }
 
