@@ -31,6 +31,7 @@ impl Stage1 {
             Sysreg::Ttbr1El1 => &self.ttbr1,
             Sysreg::TcrEl1 => &self.tcr,
             Sysreg::SctlrEl1 => &self.sctlr,
+            _ => return,
         };
         register.store(value, Ordering::Relaxed);
     }

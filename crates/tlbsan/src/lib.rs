@@ -28,7 +28,7 @@ pub mod sim;
 
 mod case;
 
-pub use event::{Event, Sysreg, What, World};
+pub use event::{AccessKind, Event, IdRegister, Sysreg, What, World};
 pub use model::{Config, Model};
 pub use report::Record;
 pub use tlbsan_hint::{Cause, Hint, Kind};

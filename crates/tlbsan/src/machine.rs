@@ -85,6 +85,8 @@ impl Registers {
             Sysreg::Ttbr1El1 => self.ttbr[1] = value,
             Sysreg::TcrEl1 => self.tcr = value,
             Sysreg::SctlrEl1 => self.sctlr = value,
+            // Other regimes are not modelled yet.
+            _ => {}
         }
     }
 

@@ -119,6 +119,9 @@ impl Model {
                 self.tlbi(&mut now, Op::inner(Target::All));
             }
             What::Dsb(dsb) => self.dsb(&mut now, dsb),
+            // Until nXS forms of TLBIs are modelled there is nothing that it completes.
+            What::DsbNxs(_) => {}
+            What::Access { .. } | What::El(_) | What::Id(..) => {}
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
             What::Sysreg(register, value) => self.write(pe, register, value),
             What::Hint(hint) => self.hint(&mut now, hint),
