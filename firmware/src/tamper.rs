@@ -72,9 +72,13 @@ impl Tampered {
         }
         match LOSS.load(Ordering::Relaxed) {
             NTH => n == NTH_LOST.load(Ordering::Relaxed),
-            LEAF_TLBIS => {
-                matches!(instruction, Instruction::Tlbi(Op { target: Target::Va { leaf_only: true, .. }, .. }))
-            }
+            LEAF_TLBIS => matches!(
+                instruction,
+                Instruction::Tlbi(Op {
+                    target: Target::Va { leaf_only: true, .. } | Target::VaRange { leaf_only: true, .. },
+                    ..
+                })
+            ),
             _ => false,
         }
     }

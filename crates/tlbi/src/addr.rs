@@ -67,8 +67,13 @@ address! {
 }
 
 address! {
-    /// An output address of stage 1.
+    /// An output address of stage 1, where there is no stage 2.
     PhysAddr
+}
+
+address! {
+    /// An intermediate physical address: what stage 1 puts out and stage 2 translates.
+    Ipa
 }
 
 /// An address space identifier: TTBRn_EL1.ASID, 8 or 16 bits wide (ID_AA64MMFR0_EL1.ASIDBits).

@@ -67,6 +67,7 @@ impl<I: Issue> Tlb<I> {
         self.issue.dsb(match scope {
             Scope::Local => Dsb::Nshst,
             Scope::Inner => Dsb::Ishst,
+            Scope::Outer => Dsb::Oshst,
         });
     }
 
@@ -139,6 +140,7 @@ impl<I: Issue> Drop for Pending<'_, I> {
         self.tlb.issue.dsb(match self.scope {
             Scope::Local => Dsb::Nsh,
             Scope::Inner => Dsb::Ish,
+            Scope::Outer => Dsb::Osh,
         });
         if self.isb {
             self.tlb.issue.isb(); // R6

@@ -28,6 +28,15 @@ impl Granule {
         1 << self.shift()
     }
 
+    /// The granule as TLBI operands name it, in TTL and TG: 1, 2, 3.
+    pub(crate) const fn tg(self) -> u64 {
+        match self {
+            Self::K4 => 1,
+            Self::K16 => 2,
+            Self::K64 => 3,
+        }
+    }
+
     /// log2 of the number of bytes that one entry at `level` translates.
     pub const fn level_shift(self, level: Level) -> u32 {
         // A table holds 2^(shift - 3) entries of 8 bytes; level 3 entries span one page.

@@ -11,7 +11,7 @@ pub mod issue;
 pub mod op;
 pub mod plan;
 
-pub use addr::{Asid, PhysAddr, RangeError, VaRange, VirtAddr};
+pub use addr::{Asid, Ipa, PhysAddr, RangeError, VaRange, VirtAddr};
 pub use barrier::Dsb;
 pub use features::Features;
 pub use flush::{Pending, Pinned, Tlb};
@@ -19,5 +19,5 @@ pub use granule::{Granule, Level};
 #[cfg(target_arch = "aarch64")]
 pub use issue::Hardware;
 pub use issue::{Instruction, Issue, Recorder};
-pub use op::{Mnemonic, Op, Scope, Target};
+pub use op::{Form, Mnemonic, Op, Pages, Regime, Scope, Target};
 pub use plan::{Depth, Extent, Invalidation, plan};

@@ -6,7 +6,7 @@
 use crate::addr::{Asid, VaRange, VirtAddr};
 use crate::features::Features;
 use crate::granule::{Granule, Level};
-use crate::op::{Op, Scope, Target};
+use crate::op::{Op, Regime, Scope, Target};
 
 /// Which entries a change may have left stale besides the leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +173,6 @@ impl Iterator for Plan {
                 target
             }
         };
-        Some(Op { scope: self.scope, target })
+        Some(Op::new(Regime::El10, self.scope, target))
     }
 }

@@ -133,13 +133,9 @@ fn decode_system(insn: u32) -> Option<Insn> {
 /// The DSB, an nXS form taken as the plain one, and a reserved option as SY.
 fn decode_dsb(insn: u32) -> Option<Dsb> {
     if let Some(dsb) = Dsb::from_insn(insn) {
-        return Some(dsb);
+        return Some(dsb.plain());
     }
     match insn {
-        0xd503_323f => Some(Dsb::Osh),
-        0xd503_363f => Some(Dsb::Nsh),
-        0xd503_3a3f => Some(Dsb::Ish),
-        0xd503_3e3f => Some(Dsb::Sy),
         // Options 8 and 12; 0 and 4 are SSBB and PSSBB, no DSBs.
         0xd503_389f | 0xd503_3c9f => Some(Dsb::Sy),
         _ => None,
@@ -160,15 +156,21 @@ fn decode_memory_op(insn: u32) -> Option<Insn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tlbi::{Form, Scope};
+
+    fn tlbi(form: Form, scope: Scope, nxs: bool, xt: u8) -> Insn {
+        Insn::Tlbi(Mnemonic::new(form, scope, nxs).expect("an instruction"), xt)
+    }
 
     /// What llvm-mc makes of the text, and what it must be taken for.
     #[test]
     fn assembled_instructions_are_recognised() {
         for (insn, text, expected) in [
-            (0xd508_8328, "tlbi vae1is, x8", Insn::Tlbi(Mnemonic::Vae1is, 8)),
-            (0xd508_831f, "tlbi vmalle1is", Insn::Tlbi(Mnemonic::Vmalle1is, 31)),
-            (0xd50c_879f, "tlbi alle1", Insn::UnknownTlbi(0xd50c_879f)),
-            (0xd508_9328, "tlbi vae1isnxs, x8", Insn::UnknownTlbi(0xd508_9328)),
+            (0xd508_8328, "tlbi vae1is, x8", tlbi(Form::Vae1, Scope::Inner, false, 8)),
+            (0xd508_831f, "tlbi vmalle1is", tlbi(Form::Vmalle1, Scope::Inner, false, 31)),
+            (0xd50c_879f, "tlbi alle1", tlbi(Form::Alle1, Scope::Local, false, 31)),
+            (0xd508_9328, "tlbi vae1isnxs, x8", tlbi(Form::Vae1, Scope::Inner, true, 8)),
+            (0xd50f_8328, "sys #7, c8, c3, #1, x8", Insn::UnknownTlbi(0xd50f_8328)),
             (0xd503_3b9f, "dsb ish", Insn::Dsb(Dsb::Ish)),
             (0xd503_3a3f, "dsb ishnxs", Insn::Dsb(Dsb::Ish)),
             (0xd503_363f, "dsb nshnxs", Insn::Dsb(Dsb::Nsh)),

@@ -117,8 +117,6 @@ pub enum What {
     UnknownTlbi(u32),
     /// A DSB is executed.
     Dsb(Dsb),
-    /// A DSB with the nXS qualifier (FEAT_XS) is executed: it completes the nXS forms of TLBIs, and no other TLBI.
-    DsbNxs(Dsb),
     /// An ISB is executed.
     Isb,
     /// An exception is taken: a context synchronisation event.

@@ -14,7 +14,7 @@ use crate::shadow::{ContextId, Parent, Shadow, Span, TablePage, page_of};
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
-use tlbi::{Dsb, Op, Scope, Target};
+use tlbi::{Dsb, Op, Regime, Scope, Target};
 use tlbsan_hint::{Cause, Hint, Kind};
 
 /// How the model judges.
@@ -113,14 +113,17 @@ impl Model {
             What::Store { pa, size } => self.stored(&mut now, pa, size, size > 8),
             What::Zero { pa, size } => self.stored(&mut now, pa, size, true),
             What::Load { pa, size } => self.loaded(&mut now, pa, size),
-            What::Tlbi(op) => self.tlbi(&mut now, op),
+            What::Tlbi(op) if is_modelled(op) => self.tlbi(&mut now, op),
+            What::Tlbi(op) => {
+                self.notice(format!("TLBI {} is not modelled: taken as removing everything", op.mnemonic()));
+                self.tlbi(&mut now, Op::inner(Target::All));
+            }
             What::UnknownTlbi(insn) => {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
                 self.tlbi(&mut now, Op::inner(Target::All));
             }
-            What::Dsb(dsb) => self.dsb(&mut now, dsb),
-            // Until nXS forms of TLBIs are modelled there is nothing that it completes.
-            What::DsbNxs(_) => {}
+            // An nXS form is taken as the plain one: nXS operations are not modelled.
+            What::Dsb(dsb) => self.dsb(&mut now, dsb.plain()),
             What::Access { .. } | What::El(_) | What::Id(..) => {}
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
             What::Sysreg(register, value) => self.write(pe, register, value),
@@ -457,7 +460,7 @@ impl Model {
     fn end_contexts<W: World>(&mut self, world: &mut W, pe: usize, op: Op) {
         let reached: PeSet = match op.scope {
             Scope::Local => 1 << pe,
-            Scope::Inner => PeSet::MAX,
+            Scope::Inner | Scope::Outer => PeSet::MAX,
         };
         let mut ended: Vec<(ContextId, u64)> = Vec::new();
         for (id, context) in self.shadow.contexts_mut() {
@@ -612,6 +615,8 @@ impl Model {
                 attempts,
                 more_attempts,
                 times: 1,
+                severity: Default::default(),
+                accessed: None,
             };
             let verdict = Verdict::from(&violation);
             self.count(verdict);
@@ -665,6 +670,8 @@ impl Model {
             attempts: Vec::new(),
             more_attempts: 0,
             times: 1,
+            severity: Default::default(),
+            accessed: None,
         };
         self.count(Verdict::from(&violation));
         self.tell(violation);
@@ -691,6 +698,14 @@ impl Model {
             self.summary.repeats += 1;
         }
     }
+}
+
+/// Whether the model follows what the operation leaves; others are taken as removing everything.
+fn is_modelled(op: Op) -> bool {
+    op.regime == Regime::El10
+        && op.scope != Scope::Outer
+        && !op.nxs
+        && matches!(op.target, Target::All | Target::Asid(_) | Target::Va { .. })
 }
 
 fn is_global(entry: &Descriptor) -> bool {

@@ -317,7 +317,7 @@ impl Residues {
                     }
                     holder.pes &= match tlbi.op.scope {
                         Scope::Local => !(1 << pe),
-                        Scope::Inner => 0,
+                        Scope::Inner | Scope::Outer => 0,
                     };
                     false
                 });
@@ -340,10 +340,10 @@ impl Residues {
             return;
         }
         let ids: Vec<ResidueId> = match op.target {
-            Target::All | Target::Asid(_) => self.open.keys().copied().collect(),
             Target::Va { va, .. } => {
                 (0..=3).flat_map(|level| self.at(va.bits() & !(level_size(level) - 1), level).iter().copied()).collect()
             }
+            _ => self.open.keys().copied().collect(),
         };
         let site = site();
         let mut concerned = false;
@@ -402,9 +402,9 @@ impl Residues {
         let mut missed: Vec<_> = since
             .filter_map(|tlbi| {
                 let (asid, right_va) = match tlbi.op.target {
-                    Target::All => return None,
                     Target::Asid(asid) => (Some(asid), true),
                     Target::Va { va, asid, .. } => (asid, residue.covers(va.bits())),
+                    _ => return None,
                 };
                 let right_asid = asid.is_none_or(|asid| residue.concerns(asid.number()));
                 let (cause, why) = match (right_asid, right_va) {
@@ -430,7 +430,7 @@ impl Residue {
             concerned |= verdict != Err(Cause::WrongAsid);
             match verdict {
                 Ok(()) => {
-                    let reached = op.scope == Scope::Inner || held >> pe & 1 != 0;
+                    let reached = op.scope != Scope::Local || held >> pe & 1 != 0;
                     if reached {
                         let site = Arc::clone(site);
                         self.holders[index].in_flight.push(InFlight { issuer: pe, op, site });
@@ -456,7 +456,6 @@ impl Residue {
     /// Whether the operation removes the entry from the PEs it reaches, whatever they are (rules.md's table: Arm ARM D8.16).
     fn suffices(&self, tag: Tag, op: Op, refillable: bool) -> Result<(), Cause> {
         match op.target {
-            Target::All => {}
             Target::Asid(asid) => match tag {
                 Tag::Asid(tag) if tag == asid.number() => {}
                 Tag::Global => return Err(Cause::GlobalSurvives),
@@ -480,6 +479,8 @@ impl Residue {
                     return Err(Cause::WrongTtl);
                 }
             }
+            // Everything; the model hands nothing else on.
+            _ => {}
         }
         if self.ordered < Some(op.scope.domain()) { Err(Cause::NotOrdered) } else { Ok(()) }
     }
@@ -527,7 +528,7 @@ fn closeness(cause: Cause) -> u8 {
         Cause::GlobalSurvives => 3,
         Cause::WrongAsid => 2,
         Cause::WrongRange => 1,
-        Cause::NoInvalidation | Cause::NotBrokenFirst => 0,
+        Cause::NoInvalidation | Cause::NotBrokenFirst | Cause::NotSynchronised => 0,
     }
 }
 
@@ -535,6 +536,7 @@ fn option(scope: Scope) -> &'static str {
     match scope {
         Scope::Local => "nsh",
         Scope::Inner => "ish",
+        Scope::Outer => "osh",
     }
 }
 
