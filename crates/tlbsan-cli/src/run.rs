@@ -152,7 +152,7 @@ fn follow<W: Write>(
                     Record::Start { .. } => heard.started = true,
                     Record::End(summary) => heard.end = Some(summary.clone()),
                     Record::Notice { text } => heard.notice = Some(text.clone()),
-                    Record::Violation(_) | Record::Case(_) => {}
+                    Record::Violation(_) | Record::Remark(_) | Record::Case(_) => {}
                 }
                 session.record(*record, now);
             }
