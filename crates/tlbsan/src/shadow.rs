@@ -6,7 +6,7 @@
 
 use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
-use crate::hash::FastMap;
+use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
 use crate::residue::{ResidueId, Tag};
 
@@ -72,7 +72,7 @@ pub struct TablePage {
     /// Contents as last seen.
     pub entries: Box<[u64]>,
     /// Table residues that lead here.
-    pub residues: Vec<ResidueId>,
+    pub residues: FastSet<ResidueId>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
     pub scrubbed: Option<Box<Scrub>>,
 }
@@ -120,6 +120,13 @@ impl TablePage {
             Descriptor::Table(table) => Some((index, table.next)),
             _ => None,
         })
+    }
+
+    /// Table residues that lead here, oldest first as far as their names tell.
+    pub fn leading_here(&self) -> Vec<ResidueId> {
+        let mut ids: Vec<ResidueId> = self.residues.iter().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Whether nothing in it is cacheable.

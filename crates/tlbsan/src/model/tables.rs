@@ -5,7 +5,7 @@ use crate::change::{Change, compare};
 use crate::descriptor::Descriptor;
 use crate::event::World;
 use crate::geometry::Geometry;
-use crate::residue::{Removed, Residue, ResidueId};
+use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
 use crate::shadow::{MAX_TABLES, Parent, Span, TablePage, WATCHED};
@@ -91,7 +91,7 @@ impl Model {
         if before == after {
             return; // software bits
         }
-        let leading_here = table.residues.clone();
+        let leading_here = table.leading_here();
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
@@ -189,7 +189,7 @@ impl Model {
             *entry = new;
         }
         let after = table.descriptor(index);
-        let leading_here = table.residues.clone();
+        let leading_here = table.leading_here();
         if reuse && !leading_here.is_empty() {
             self.verdicts(now, Kind::Reused, leading_here, new, Some(after));
         } else if before.is_cacheable() && !after.is_cacheable() {
@@ -232,7 +232,7 @@ impl Model {
         let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
         let size = entries.len() as u64 * 8;
         let parents = vec![parent];
-        let table = TablePage { level, geometry, parents, entries, residues: Vec::new(), scrubbed: None };
+        let table = TablePage { level, geometry, parents, entries, residues: Default::default(), scrubbed: None };
         let children: Vec<(usize, u64)> = table.children().collect();
         let Some(first_in) = self.shadow.insert(base, table) else {
             self.notice(format!("more than {MAX_TABLES} tables, or very large ones: those beyond are not followed"));
@@ -278,6 +278,9 @@ impl Model {
     /// A table has been unlinked: everything in it, and below, may be cached too.
     fn cut_off<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
         let Some(table) = self.shadow.table(base) else { return };
+        if self.residues.len() >= MAX_OPEN {
+            return;
+        }
         let (level, geometry) = (table.level, table.geometry);
         let inside: Vec<(usize, u64, Descriptor)> = (0..table.entries.len())
             .map(|index| (index, table.entries[index], table.descriptor(index)))
@@ -326,7 +329,7 @@ impl Model {
         if let Descriptor::Table(table) = entry
             && let Some(child) = self.shadow.table_mut(table.next)
         {
-            child.residues.push(id);
+            child.residues.insert(id);
         }
         Some(id)
     }
@@ -343,7 +346,7 @@ impl Model {
         if let Descriptor::Table(table) = residue.what.entry
             && let Some(child) = self.shadow.table_mut(table.next)
         {
-            child.residues.retain(|other| *other != id);
+            child.residues.remove(&id);
             self.forget_if_clean(world, table.next);
         }
     }
