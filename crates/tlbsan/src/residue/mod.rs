@@ -28,7 +28,7 @@ use explain::{Logged, Noted};
 use invalidate::{Cut, InFlight};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use store::{List, Sizes, Slab, bury, push, take};
+use store::{Few, List, Sizes, Slab, bury, push, put, take};
 
 /// Names a residue; never used twice: a place and how often it was used before.
 pub type ResidueId = u64;
@@ -168,13 +168,13 @@ pub const MAX_OPEN: usize = 1 << 17;
 pub struct Residues {
     slab: Slab,
     /// By first address and log2 of the size.
-    by_span: FastMap<(Space, u64, u8), Vec<ResidueId>>,
+    by_span: FastMap<(Space, u64, u8), Few>,
     /// By the 2 MiB that they begin in: for spans that are larger than an entry.
     by_region: FastMap<(Space, u64), List>,
     by_space: FastMap<Space, List>,
     by_asid: FastMap<(Space, u16), List>,
     /// Leaves by where they lead, and log2 of the size.
-    by_frame: FastMap<(u64, u8), Vec<ResidueId>>,
+    by_frame: FastMap<(u64, u8), Few>,
     /// How many there are of each size.
     sizes: Sizes,
     /// Slots that residues were cut off by.
@@ -222,9 +222,9 @@ impl Residues {
         self.opened += 1;
         let (space, start, shift, cut, through) = (what.space, what.start, what.shift(), what.cut, what.through);
         let frame = leads_to(&what);
+        let tags = holders.len();
         let holders: Vec<Holder> =
             holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
-        let asids: Vec<Tag> = holders.iter().map(|holder| holder.tag).collect();
         let id = self.slab.insert(Residue {
             what,
             holders,
@@ -236,16 +236,16 @@ impl Residues {
             attempts: Vec::new(),
             more_attempts: 0,
         });
-        self.by_span.entry((space, start, shift as u8)).or_default().push(id);
+        put(&mut self.by_span, (space, start, shift as u8), id);
         push(&self.slab, self.by_region.entry((space, start >> REGION)).or_default(), id);
         push(&self.slab, self.by_space.entry(space).or_default(), id);
-        for tag in asids {
-            if let Tag::Asid(asid) = tag {
+        for n in 0..tags {
+            if let Some(Tag::Asid(asid)) = self.slab.get(id).and_then(|r| r.holders.get(n)).map(|h| h.tag) {
                 push(&self.slab, self.by_asid.entry((space, asid)).or_default(), id);
             }
         }
         if let Some(frame) = frame {
-            self.by_frame.entry((frame, shift as u8)).or_default().push(id);
+            put(&mut self.by_frame, (frame, shift as u8), id);
         }
         self.sizes.add(shift);
         let cut = self.cuts.entry(cut).or_default();
@@ -311,7 +311,7 @@ impl Residues {
 
     /// Residues of exactly this span.
     pub fn at(&self, space: Space, start: u64, shift: u32) -> &[ResidueId] {
-        self.by_span.get(&(space, start, shift as u8)).map_or(&[], Vec::as_slice)
+        self.by_span.get(&(space, start, shift as u8)).map_or(&[], Few::as_slice)
     }
 
     /// Residues of a space whose span has a byte in common with the `size` bytes from `first`.
@@ -377,7 +377,7 @@ impl Residues {
             let mut frame = Some(pa & !(step - 1));
             while let Some(at) = frame.filter(|at| *at <= pa.saturating_add(size.saturating_sub(1))) {
                 if let Some(ids) = self.by_frame.get(&(at, shift as u8)) {
-                    found.extend(ids);
+                    found.extend(ids.as_slice());
                 }
                 frame = at.checked_add(step);
             }

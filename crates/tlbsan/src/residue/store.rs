@@ -111,11 +111,42 @@ pub(super) fn bury<K: std::hash::Hash + Eq>(slab: &Slab, lists: &mut FastMap<K, 
     }
 }
 
-pub(super) fn take<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Vec<ResidueId>>, key: K, id: ResidueId) {
-    if let Some(ids) = index.get_mut(&key) {
-        ids.retain(|other| *other != id);
-        if ids.is_empty() {
-            index.remove(&key);
+/// Nearly always one; then it needs no memory of its own.
+#[derive(Clone, Debug)]
+pub(super) enum Few {
+    One(ResidueId),
+    Many(Vec<ResidueId>),
+}
+
+impl Few {
+    pub(super) fn as_slice(&self) -> &[ResidueId] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
         }
+    }
+}
+
+pub(super) fn put<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Few>, key: K, id: ResidueId) {
+    index
+        .entry(key)
+        .and_modify(|few| match few {
+            Few::One(first) => *few = Few::Many(vec![*first, id]),
+            Few::Many(ids) => ids.push(id),
+        })
+        .or_insert(Few::One(id));
+}
+
+pub(super) fn take<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Few>, key: K, id: ResidueId) {
+    let empty = match index.get_mut(&key) {
+        Some(Few::Many(ids)) => {
+            ids.retain(|other| *other != id);
+            ids.is_empty()
+        }
+        Some(Few::One(only)) => *only == id,
+        None => false,
+    };
+    if empty {
+        index.remove(&key);
     }
 }
