@@ -33,6 +33,15 @@ pub enum Selection {
         /// What the operand says of the tables.
         hint: Hint,
     },
+    /// Combined entries of a VMID that an operation by VA removes along with those of stage 1.
+    Combined {
+        /// The VMID.
+        vmid: u16,
+        /// First intermediate physical address that the entry of stage 1 leads to.
+        first: u64,
+        /// Bytes that it leads to; `None`: stage 1 is off, and the entry is as large as that of stage 2.
+        size: Option<u64>,
+    },
     /// Stage 1, stage 2 and combined entries of a VMID.
     BothStages(u16),
     /// The same of every VMID.

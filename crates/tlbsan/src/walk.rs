@@ -28,21 +28,26 @@ impl Walk {
 
 /// Translates `va` through `root`. `load` gives the 8 bytes of an entry, by table and number.
 pub fn walk(root: &Root, va: u64, load: impl Fn(u64, usize) -> Option<u64>) -> Walk {
-    let Some(offset) = root.offset(va) else { return Walk::Lost };
+    walk_to_leaf(root, va, load).0
+}
+
+/// The same with log2 of the bytes that the leaf translates.
+pub fn walk_to_leaf(root: &Root, va: u64, load: impl Fn(u64, usize) -> Option<u64>) -> (Walk, u32) {
+    let Some(offset) = root.offset(va) else { return (Walk::Lost, 0) };
     // An access finds the entry that has just got its access flag from hardware, whether or not TCR.HA says so.
     let geometry = crate::geometry::Geometry { hw_access_flag: true, ..root.geometry };
     let mut table = root.table;
     for level in geometry.start_level..=3 {
         let shift = geometry.shift(level);
         let index = (offset >> shift) as usize & (geometry.entries(level) - 1);
-        let Some(bits) = load(table, index) else { return Walk::Lost };
+        let Some(bits) = load(table, index) else { return (Walk::Lost, 0) };
         match Descriptor::decode(bits, level, &geometry) {
-            Descriptor::Nothing => return Walk::Nothing,
+            Descriptor::Nothing => return (Walk::Nothing, 0),
             Descriptor::Table(next) => table = next.next,
-            Descriptor::Leaf(leaf) => return Walk::Leaf(leaf.output | offset & ((1 << shift) - 1)),
+            Descriptor::Leaf(leaf) => return (Walk::Leaf(leaf.output | offset & ((1 << shift) - 1)), shift),
         }
     }
-    Walk::Nothing
+    (Walk::Nothing, 0)
 }
 
 #[cfg(test)]

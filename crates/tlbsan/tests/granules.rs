@@ -237,7 +237,7 @@ fn roots_of_a_few_bytes_share_a_page() {
     let shape = shapes().into_iter().find(|shape| shape.name.contains("512 bytes")).expect("it is there");
     let mut m = machine(&shape);
     m.store(0, ROOT + 0x200, 0x50_0003);
-    m.write(1, Sysreg::Ttbr0El1, ROOT + 0x200 | 9 << 48);
+    m.write(1, Sysreg::Ttbr0El1, (ROOT + 0x200) | (9 << 48));
     m.isb(1);
     m.store(0, ROOT + 0x208, 0x51_0003);
     m.store(0, ROOT + 0x400, 0x51_0003);

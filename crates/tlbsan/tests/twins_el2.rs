@@ -69,6 +69,9 @@ fn stage_2() {
         (case("tlbi ipas2e1is ipa+0; tlbi vmalle1is; dsb ish"), &["remade not-completed @0 level 3"]),
         (case("tlbi vmalle1is; dsb ish; tlbi ipas2e1is ipa+0; dsb ish"), &["remade not-completed @0 level 3"]),
         (case("tlbi ipas2e1is ipa+1000; dsb ish; tlbi vmalle1is; dsb ish"), &["remade not-completed @0 level 3"]),
+        // A covering VAE1 does as well, for what stage 1 (off here) makes of the address.
+        (case("tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+0; dsb ish"), RIGHT),
+        (case("tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+1000; dsb ish"), &["remade no-invalidation @0 level 3"]),
         (case("tlbi vmalls12e1is; dsb ish"), RIGHT),
         (case("tlbi alle1is; dsb ish"), RIGHT),
         (case("tlbi alle2is; dsb ish"), &["remade no-invalidation @0 level 3"]),

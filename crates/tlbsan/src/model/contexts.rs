@@ -150,7 +150,7 @@ impl Model {
             let covers = match effect.selection {
                 Selection::Asid(other, number) => (other, number) == (space, asid),
                 Selection::Space(other) => other == space,
-                Selection::Nothing | Selection::Addresses { .. } => false,
+                Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => false,
                 _ => true,
             };
             covers && effect.reach & held != 0
@@ -250,7 +250,7 @@ impl Model {
     /// R3: after a completed invalidation of its identifier, a PE holds only what it has loaded.
     pub(super) fn end_contexts<W: World>(&mut self, world: &mut W, effect: &Effect) {
         let (spaces, asid): (Vec<Space>, Option<u16>) = match effect.selection {
-            Selection::Nothing | Selection::Addresses { .. } => return,
+            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
             Selection::Everything => (self.shadow.spaces(), None),
             Selection::EveryVmid => {
                 let all = self.shadow.spaces().into_iter();

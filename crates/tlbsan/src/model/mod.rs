@@ -15,13 +15,14 @@ use crate::change::{Alike, Judge, agree, forbids_more};
 use crate::descriptor::{Descriptor, Leaf, Table};
 use crate::effect::{Effect, Selection};
 use crate::event::{Event, What, World};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Space};
 use crate::hash::FastSet;
-use crate::machine::{MAX_PES, Pe};
+use crate::machine::{EL10, MAX_PES, Pe};
 use crate::report::{Record, STREAM_VERSION, Severity, Site, Summary};
 use crate::residue::{MAX_OPEN, Residues};
 use crate::rules::claimed;
 use crate::shadow::Shadow;
+use crate::walk::{Walk, walk_to_leaf};
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -237,7 +238,10 @@ impl Model {
     fn tlbi<W: World>(&mut self, now: &mut Now<'_, W>, effect: &Effect) {
         self.residues.tlbi(effect, &self.shadow, || now.site());
         match effect.selection {
-            Selection::Nothing | Selection::Addresses { .. } => return,
+            Selection::Addresses { space: Space::El10(vmid), first, size, .. } => {
+                return self.tlbi_combined(now, effect, vmid, first, size);
+            }
+            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
             Selection::Asid(space, asid) => self.remark_unused(now, effect, space, asid),
             _ => self.unknown_in_flight(effect),
         }
@@ -247,6 +251,31 @@ impl Model {
                 self.wide_tlbis.remove(0);
             }
             self.wide_tlbis.push(*effect);
+        }
+    }
+
+    /// An operation by VA removes combined entries as well: those of the intermediate addresses that stage 1 gives now.
+    fn tlbi_combined<W: World>(&mut self, now: &Now<'_, W>, effect: &Effect, vmid: u16, first: u64, size: u64) {
+        /// Pages of a range that are looked at; VMALLE1 is what kernels use for more.
+        const MAX_PAGES: u64 = 512;
+        if !self.residues.has(Space::Stage2(vmid)) {
+            return;
+        }
+        for page in (0..size.min(MAX_PAGES << 12)).step_by(1 << 12) {
+            let va = first.wrapping_add(page);
+            let halves = EL10.map(|place| self.pes[effect.issuer].loaded[place]);
+            let (first, size) = match halves.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
+                Some(loaded) => {
+                    let entry = |table, index: usize| self.shadow.table(table)?.entries.get(index).copied();
+                    let (Walk::Leaf(ipa), shift) = walk_to_leaf(&loaded.root, va, entry) else { continue };
+                    (ipa & !((1 << shift) - 1), Some(1 << shift))
+                }
+                // The MMU is off: VA and IPA are the same.
+                None if halves == [None; 2] => (va, None),
+                None => continue,
+            };
+            let effect = Effect { selection: Selection::Combined { vmid, first, size }, ..*effect };
+            self.residues.tlbi(&effect, &self.shadow, || now.site());
         }
     }
 

@@ -122,7 +122,7 @@ impl Residues {
 
     /// `pe` executes a TLBI.
     pub fn tlbi(&mut self, effect: &Effect, shadow: &Shadow, site: impl FnOnce() -> Arc<Site>) {
-        self.tlbis += 1;
+        self.tlbis += u64::from(!matches!(effect.selection, Selection::Combined { .. }));
         if self.is_empty() || effect.selection == Selection::Nothing {
             return;
         }
@@ -133,7 +133,8 @@ impl Residues {
             concerned |= self.invalidate(id, effect, shadow, &site);
         }
         // By ASID: a global entry is not looked at, and may have been meant.
-        if !concerned || matches!(effect.selection, Selection::Asid(..)) {
+        let own = !matches!(effect.selection, Selection::Combined { .. });
+        if own && (!concerned || matches!(effect.selection, Selection::Asid(..))) {
             if self.log.len() == LOG {
                 self.log.pop_front();
             }
@@ -157,6 +158,7 @@ impl Residues {
             }
             Selection::Asid(space, asid) => members(self.by_asid.get(&(space, asid))),
             Selection::Addresses { space, first, size, .. } => self.overlapping(space, first, size),
+            Selection::Combined { vmid, first, .. } => self.overlapping(Space::Stage2(vmid), first, 1),
             Selection::BothStages(vmid) => {
                 let mut ids = of_space(Space::El10(vmid));
                 ids.extend(of_space(Space::Stage2(vmid)));
@@ -333,6 +335,15 @@ impl Residue {
             // VMALLE1 leaves what stage 2 caches by itself.
             Selection::Space(_) if stage2 && tag != Tag::Combined => return Err(Cause::WrongAsid),
             Selection::Space(_) => {}
+            // An entry of stage 1 that is smaller leaves combined entries of the rest.
+            Selection::Combined { first, size, .. } => {
+                let whole = size.is_none_or(|size| {
+                    self.what.start >= first && self.what.start.wrapping_sub(first).saturating_add(self.size()) <= size
+                });
+                if tag != Tag::Combined || !whole {
+                    return Err(Cause::WrongAsid);
+                }
+            }
             Selection::Asid(_, asid) => match tag {
                 Tag::Asid(tag) if tag == asid => {}
                 Tag::Global => return Err(Cause::GlobalSurvives),

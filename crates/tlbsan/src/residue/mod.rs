@@ -405,6 +405,11 @@ impl Residues {
         self.refused
     }
 
+    /// Whether there are residues of a space.
+    pub fn has(&self, space: Space) -> bool {
+        self.by_space.contains_key(&space)
+    }
+
     /// TLBIs so far.
     pub fn tlbis(&self) -> u64 {
         self.tlbis
