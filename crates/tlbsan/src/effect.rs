@@ -70,21 +70,23 @@ pub struct Effect {
     pub reach: PeSet,
     /// What it removes there.
     pub selection: Selection,
+    /// Number of the event in which it is executed.
+    pub time: u64,
 }
 
 impl Effect {
     /// The operation as `pe`, number `issuer`, executes it.
-    pub fn new(op: Op, issuer: usize, pe: &Pe) -> Self {
+    pub fn new(op: Op, issuer: usize, pe: &Pe, time: u64) -> Self {
         let reach = match op.scope {
             Scope::Local => 1 << issuer,
             Scope::Inner | Scope::Outer => PeSet::MAX,
         };
-        Self { op, issuer, reach, selection: select(op, pe) }
+        Self { op, issuer, reach, selection: select(op, pe), time }
     }
 
     /// An operation that the model does not know: taken for one that removes everything everywhere.
-    pub fn everything(issuer: usize) -> Self {
-        Self { op: Op::inner(Target::All), issuer, reach: PeSet::MAX, selection: Selection::Everything }
+    pub fn everything(issuer: usize, time: u64) -> Self {
+        Self { op: Op::inner(Target::All), issuer, reach: PeSet::MAX, selection: Selection::Everything, time }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Context {
 }
 
 /// Which PEs have, or had, a context under one tag.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TagUse {
     /// The ASID; [`Tag::AnyAsid`] stands for those that are not told apart.
     pub tag: Tag,
@@ -41,6 +41,18 @@ pub struct TagUse {
     pub loaded: PeSet,
     /// Those of them that share entries (CnP).
     pub shared: PeSet,
+    /// When PEs that hold it without having it loaded left it.
+    left: Vec<(usize, u64)>,
+}
+
+impl TagUse {
+    /// An invalidation of `reach`, executed at event `time`, is complete: a PE that has the context loaded, or has left it since,
+    /// may have filled again.
+    pub fn invalidated(&mut self, reach: PeSet, time: u64) {
+        let refilled = self.left.iter().filter(|(_, left)| *left > time).fold(0, |set, (pe, _)| set | 1 << pe);
+        self.held &= self.loaded | refilled | !reach;
+        self.left.retain(|(pe, _)| self.held >> pe & 1 != 0);
+    }
 }
 
 /// Names a context; never used twice.
@@ -220,16 +232,18 @@ impl Shadow {
                 tag.loaded |= bit;
                 tag.shared = tag.shared & !bit | shared;
             }
-            None => context.tags.push(TagUse { tag: wanted, held: bit, loaded: bit, shared }),
+            None => context.tags.push(TagUse { tag: wanted, held: bit, loaded: bit, shared, left: Vec::new() }),
         }
     }
 
-    /// Notes that the context is no longer loaded on `pe`. What it cached stays.
-    pub fn unload(&mut self, id: ContextId, pe: usize) {
+    /// Notes that the context is no longer loaded on `pe` since event `time`. What it cached stays.
+    pub fn unload(&mut self, id: ContextId, pe: usize, time: u64) {
         let Some(context) = self.context_mut(id) else { return };
-        for tag in &mut context.tags {
+        for tag in context.tags.iter_mut().filter(|tag| tag.loaded >> pe & 1 != 0) {
             tag.loaded &= !(1 << pe);
             tag.shared &= !(1 << pe);
+            tag.left.retain(|(other, _)| *other != pe);
+            tag.left.push((pe, time));
         }
     }
 

@@ -457,3 +457,19 @@ fn mmu_off_keeps_what_is_cached() {
         ],
     );
 }
+
+#[test]
+fn who_may_hold_what() {
+    let away = "1: msr ttbr0_el1 a9.empty; 1: isb; ";
+    let held = |steps: &str| {
+        let mut m = el1();
+        run(&mut m, &format!("{steps} str pte page:2"));
+        m.take_violations()[0].pes.clone()
+    };
+    assert_eq!(held(away), [0, 1], "what was cached stays");
+    assert_eq!(held(&format!("{away} tlbi aside1is; dsb ish;")), [0]);
+    // It left after the TLBI: it may have filled again before it did.
+    assert_eq!(held(&format!("tlbi aside1is; {away} dsb ish;")), [0, 1]);
+    assert_eq!(held(&format!("{away} tlbi aside1; dsb ish;")), [0, 1], "a local one does not reach it");
+    assert_eq!(held(&format!("{away} tlbi aside1is;")), [0, 1], "not complete");
+}

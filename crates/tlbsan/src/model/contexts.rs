@@ -65,7 +65,7 @@ impl Model {
                 continue;
             }
             if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
-                self.shadow.unload(id, pe);
+                self.shadow.unload(id, pe, self.summary.events);
             }
             if let Some(next) = next {
                 self.load(now, &next, place);
@@ -273,7 +273,7 @@ impl Model {
             let Some(context) = self.shadow.context_mut(id) else { continue };
             for tag in &mut context.tags {
                 if asid.is_none() || asid.map(Tag::Asid) == Some(tag.tag) {
-                    tag.held &= tag.loaded | !effect.reach;
+                    tag.invalidated(effect.reach, effect.time);
                 }
             }
             self.end_context(world, id);

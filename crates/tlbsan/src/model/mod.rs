@@ -177,12 +177,12 @@ impl Model {
             What::Load { pa, size } => self.loaded(&mut now, pa, size),
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
-                let effect = Effect::new(op, pe, &self.pes[pe]);
+                let effect = Effect::new(op, pe, &self.pes[pe], self.summary.events);
                 self.tlbi(&mut now, &effect);
             }
             What::UnknownTlbi(insn) => {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
-                self.tlbi(&mut now, &Effect::everything(pe));
+                self.tlbi(&mut now, &Effect::everything(pe, self.summary.events));
             }
             What::Dsb(dsb) => self.dsb(&mut now, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
@@ -245,12 +245,18 @@ impl Model {
             Selection::Asid(space, asid) => self.remark_unused(now, effect, space, asid),
             _ => self.unknown_in_flight(effect),
         }
-        let same = |other: &Effect| other.issuer == effect.issuer && other.op == effect.op;
-        if !self.wide_tlbis.iter().any(|other| same(other) && other.selection == effect.selection) {
-            if self.wide_tlbis.len() >= MAX_WIDE_TLBIS {
-                self.wide_tlbis.remove(0);
+        let same = |other: &&mut Effect| {
+            (other.issuer, other.op, other.selection) == (effect.issuer, effect.op, effect.selection)
+        };
+        match self.wide_tlbis.iter_mut().find(same) {
+            // One DSB completes both, and the later one removes what was filled between.
+            Some(earlier) => *earlier = *effect,
+            None => {
+                if self.wide_tlbis.len() >= MAX_WIDE_TLBIS {
+                    self.wide_tlbis.remove(0);
+                }
+                self.wide_tlbis.push(*effect);
             }
-            self.wide_tlbis.push(*effect);
         }
     }
 
