@@ -35,17 +35,17 @@ pub struct Leaf {
     pub attr_index: u8,
     /// SH; 0 where the register says it for all (TCR.DS).
     pub shareability: u8,
-    /// AP[2] is 0, or DBM lets hardware make it so; at stage 2 S2AP[1].
+    /// `AP[2]` is 0, or DBM lets hardware make it so; at stage 2 `S2AP[1]`.
     pub writable: bool,
-    /// AP[1]: EL0 may access; at stage 2 S2AP[0]: may be read.
+    /// `AP[1]`: EL0 may access; at stage 2 `S2AP[0]`: may be read.
     pub el0: bool,
     /// nG: tagged with the ASID.
     pub non_global: bool,
     /// Contiguous.
     pub contiguous: bool,
-    /// PXN; at stage 2 XN[0].
+    /// PXN; at stage 2 `XN[0]`.
     pub pxn: bool,
-    /// UXN; at stage 2 XN[1].
+    /// UXN; at stage 2 `XN[1]`.
     pub uxn: bool,
     /// NS: which space the output address is in.
     pub ns: bool,
