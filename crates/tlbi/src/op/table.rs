@@ -152,6 +152,11 @@ macro_rules! forms {
 with_table!(forms);
 
 impl Form {
+    /// Whether it is an operation of FEAT_TLBIRANGE.
+    pub const fn is_range(self) -> bool {
+        matches!(self.shape(), Shape::VaRange(..) | Shape::IpaRange(..))
+    }
+
     /// Whether FEAT_XS gives it nXS variants: all but the operations by PA.
     pub const fn has_nxs(self) -> bool {
         !matches!(self, Self::Paall | Self::Rpa | Self::Rpal)
