@@ -23,6 +23,7 @@ use crate::op::{Op, Regime, Scope, Target};
 use crate::plan::{pair_of, plan, plan_stage2, single};
 use crate::request::{Extent, Invalidation, RequestError, Stage2};
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 
 /// A witness that the code between a TLBI and its DSB stays on one PE.
 ///
@@ -151,6 +152,18 @@ impl<I: Issue> Tlb<I> {
         self.issue_all(inv);
     }
 
+    /// Between clearing a user-executable entry and writing it with other permissions: on CPUs with
+    /// [`Errata::break_user_exec`](crate::Errata::break_user_exec) the invalidation has to stand here, and is done. Whether it was.
+    ///
+    /// If not, the entry may be written at once, or changed in place, and is invalidated afterwards as ever.
+    pub fn break_for_permissions<P: Pinned + ?Sized>(&self, pinned: &P, inv: &Invalidation) -> bool {
+        let due = self.features.errata.break_user_exec;
+        if due {
+            self.invalidate(pinned, inv).sync();
+        }
+        due
+    }
+
     /// Stage 2: makes every stale copy that `request` covers unusable, and every combined one made from it.
     ///
     /// Executed at EL2 with the guest's VMID in VTTBR_EL2 and HCR_EL2.TGE = 0.
@@ -267,7 +280,23 @@ impl<I: Issue> Pending<'_, I> {
     /// Waits until the invalidations have taken effect on every PE of their scope.
     #[inline(always)]
     pub fn sync(self) {
-        drop(self);
+        // Not by dropping: the compiler keeps that out of line.
+        ManuallyDrop::new(self).complete();
+    }
+
+    #[inline(always)]
+    fn complete(&self) {
+        let dsb = completing(self.scope, self.nxs);
+        self.tlb.issue.dsb(dsb); // R5
+        if self.repeat {
+            // Any broadcast TLBI will do: its DSB waits for what the first one forgot.
+            let any = Target::Va { va: VirtAddr::new(0), asid: Some(Asid::new(0)), leaf_only: true, ttl: 0 };
+            self.tlb.issue.tlbi(Op { nxs: self.nxs, ..Op::new(self.regime, self.scope, any) });
+            self.tlb.issue.dsb(dsb);
+        }
+        if self.isb {
+            self.tlb.issue.isb(); // R6
+        }
     }
 
     /// Both, to be waited for together by one DSB.
@@ -286,18 +315,8 @@ impl<I: Issue> Pending<'_, I> {
 }
 
 impl<I: Issue> Drop for Pending<'_, I> {
-    #[inline(always)]
+    #[inline]
     fn drop(&mut self) {
-        let dsb = completing(self.scope, self.nxs);
-        self.tlb.issue.dsb(dsb); // R5
-        if self.repeat {
-            // Any broadcast TLBI will do: its DSB waits for what the first one forgot.
-            let any = Target::Va { va: VirtAddr::new(0), asid: Some(Asid::new(0)), leaf_only: true, ttl: 0 };
-            self.tlb.issue.tlbi(Op { nxs: self.nxs, ..Op::new(self.regime, self.scope, any) });
-            self.tlb.issue.dsb(dsb);
-        }
-        if self.isb {
-            self.tlb.issue.isb(); // R6
-        }
+        self.complete();
     }
 }
