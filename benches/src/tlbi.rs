@@ -3,10 +3,10 @@
 //! Operations are counted, not measured: by this crate, by Linux's algorithm with and without range operations, and by one
 //! operation a page. Run it with `--plan N` to plan N times and nothing else, for a profiler that counts instructions.
 
-mod report;
 #[allow(dead_code, reason = "one way to use it")]
 #[path = "../../crates/tlbi/tests/common/linux.rs"]
 mod linux;
+mod report;
 
 use linux::LinuxRange;
 use report::Figure;
@@ -14,9 +14,7 @@ use std::hint::black_box;
 use std::io;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
-use tlbi::{
-    Asid, Depth, Features, Instruction, Invalidation, Level, Recorder, Tlb, VaRange, VirtAddr, plan,
-};
+use tlbi::{Asid, Depth, Features, Instruction, Invalidation, Level, Recorder, Tlb, VaRange, VirtAddr, plan};
 
 struct Pin;
 // SAFETY: a recorder stands for no PE.
@@ -73,11 +71,8 @@ fn workloads() -> Vec<Workload> {
         all.push(Workload::pages(format!("{pages} pages, aligned"), ALIGNED, pages));
         all.push(Workload::pages(format!("{pages} pages, from an odd one"), ODD, pages));
     }
-    let blocks = |name: &str, pages, depth| Workload {
-        level: Level::L2,
-        depth,
-        ..Workload::pages(name, ALIGNED, pages)
-    };
+    let blocks =
+        |name: &str, pages, depth| Workload { level: Level::L2, depth, ..Workload::pages(name, ALIGNED, pages) };
     all.push(blocks("one 2 MiB block", 512, Depth::Leaf));
     all.push(blocks("a freed table", 512, Depth::Full));
     all.push(blocks("1 GiB of blocks", 1 << 18, Depth::Leaf));

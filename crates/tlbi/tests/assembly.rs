@@ -52,6 +52,12 @@ pub fn hyp_page(va: u64) {
     issue(MODERN, Invalidation::global_page(VirtAddr::new(va), Level::L3, Depth::Leaf).el2())
 }
 #[unsafe(no_mangle)]
+pub fn planned(inv: &Invalidation, features: &Features) -> u64 {
+    plan(inv, features).fold(0, |sum, op| sum ^ op.operand())
+}
+#[unsafe(no_mangle)]
+pub fn divided(a: u64, b: u64) -> u64 { if b == 0 { 0 } else { a / b } }
+#[unsafe(no_mangle)]
 pub fn with_a_branch(va: u64, asid: u16, ets2: bool) { issue(Features { ets2, ..SIXTEEN }, page(va, asid)) }
 "#;
 
@@ -67,9 +73,9 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("hyp_page", &["dsb ishst", "tlbi vale2is", "dsb ish", "isb"]),
 ];
 
-/// Compiles with rustc alone: the crate has no dependencies.
-fn compile() -> String {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assembly");
+/// Compiles with rustc alone, in a folder of its own: the crate has no dependencies.
+fn compile(folder: &str) -> String {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     std::fs::create_dir_all(&out).expect("a folder for the output");
     let source = out.join("pages.rs");
     std::fs::write(&source, SOURCE).expect("the source is written");
@@ -146,7 +152,7 @@ fn maintenance(instruction: &str) -> Option<String> {
 
 #[test]
 fn one_page_that_branches_or_loses_an_instruction() {
-    let assembly = compile();
+    let assembly = compile("straight");
     for (function, expected) in FUNCTIONS {
         let body = body(&assembly, function);
         let branches: Vec<&&str> = body.iter().filter(|line| is_branch(line)).collect();
@@ -158,4 +164,17 @@ fn one_page_that_branches_or_loses_an_instruction() {
     }
     // The reading itself: a function that must branch is seen to.
     assert!(body(&assembly, "with_a_branch").iter().any(|line| is_branch(line)));
+}
+
+#[test]
+fn a_division_or_a_panic_in_planning() {
+    let assembly = compile("planning");
+    // Functions that were not inlined count as well: the whole file but for the one that divides, to show that it is seen.
+    let divisions =
+        |lines: &[&str]| lines.iter().filter(|line| line.starts_with("udiv") || line.starts_with("sdiv")).count();
+    let all: Vec<&str> = assembly.lines().map(str::trim).collect();
+    assert_eq!((divisions(&body(&assembly, "divided")), divisions(&all)), (1, 1));
+    assert!(!body(&assembly, "planned").is_empty());
+    let panics: Vec<&&str> = all.iter().filter(|line| line.contains("panic")).collect();
+    assert!(panics.is_empty(), "{panics:#?}");
 }
