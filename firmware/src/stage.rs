@@ -139,8 +139,11 @@ impl Stage<'_> {
         let stage = Stage { space, cores, pool: &pool, tlb, steps: Steps::new(cores), failure: Lock::new(None) };
 
         Tampered::open(loss);
+        let entry = Steps::new(cores);
         smp::run(stage.cores, &|core| {
-            load(hardware, stage.space.ttbr0());
+            // Nobody begins before everybody has the space: which cores may hold an entry must not be left to chance.
+            entry.everyone(0, || load(hardware, stage.space.ttbr0()));
+            entry.reach(1);
             play(&stage, core);
             load(hardware, mmu::reserved_root_pa());
         });

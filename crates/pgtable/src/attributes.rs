@@ -1,6 +1,6 @@
 //! What a mapping permits and which memory type it has: the fields of a leaf's attributes (Arm ARM D8.4, D8.5).
 
-/// Shareability, SH[1:0].
+/// Shareability, the field SH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shareability {
     /// This PE only.

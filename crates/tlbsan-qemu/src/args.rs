@@ -44,7 +44,7 @@ impl Args {
 fn parse_ram(value: &str) -> Option<(u64, u64)> {
     let (base, size) = value.split_once(':')?;
     let (base, size) = (parse_hex(base)?, parse_hex(size)?);
-    let whole_pages = (base | size) % 0x1000 == 0 && size > 0;
+    let whole_pages = (base | size).is_multiple_of(0x1000) && size > 0;
     (whole_pages && base.checked_add(size).is_some()).then_some((base, size))
 }
 

@@ -43,7 +43,7 @@ pub(crate) enum Named {
     El12,
 }
 
-/// MSR <system register>, Xt with op0 = 3: what remains selects the register.
+/// `MSR <system register>, Xt` with op0 = 3: what remains selects the register.
 const MSR: u32 = 0xd518_0000;
 
 /// `(op1, CRn, CRm, op2)` as they stand in an MSR.

@@ -38,7 +38,7 @@ impl Ram {
     /// The 8 bytes at `pa`, or `None` if that is no multiple of 8 or outside.
     pub(crate) fn load(&self, pa: u64) -> Option<u64> {
         let offset = pa.wrapping_sub(self.base);
-        if pa % 8 != 0 || offset >= self.size {
+        if !pa.is_multiple_of(8) || offset >= self.size {
             return None;
         }
         // SAFETY: the offset is inside the mapping, whose size and base are whole pages, so all 8 bytes are and they are

@@ -224,7 +224,7 @@ impl Plugin {
                 continue;
             }
             let va_as_data = va as *mut c_void;
-            if i == 0 && va % 0x80 == 0 {
+            if i == 0 && va.is_multiple_of(0x80) {
                 // SAFETY: QEMU is translating the block; the callback uses its data as a number. Below likewise.
                 unsafe { (api.on_block)(block, on_vector_like, READ_REGS, va_as_data) };
             }

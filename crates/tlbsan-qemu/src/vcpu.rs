@@ -112,7 +112,7 @@ impl Vcpu {
             return stack;
         }
         let word = |va: u64| ram.load(self.stage1.translate(|pa| ram.load(pa), va)?);
-        while stack.len() < MAX_FRAMES && frame != 0 && frame % 16 == 0 {
+        while stack.len() < MAX_FRAMES && frame != 0 && frame.is_multiple_of(16) {
             let (Some(next), Some(saved)) = (word(frame), word(frame + 8)) else { break };
             if saved == 0 {
                 break;

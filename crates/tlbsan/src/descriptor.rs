@@ -61,9 +61,9 @@ pub struct Leaf {
     pub attr_index: u8,
     /// SH.
     pub shareability: u8,
-    /// AP[2] is 0, or DBM lets hardware make it so.
+    /// `AP[2]` is 0, or DBM lets hardware make it so.
     pub writable: bool,
-    /// AP[1]: EL0 may access.
+    /// `AP[1]`: EL0 may access.
     pub el0: bool,
     /// nG: tagged with the ASID.
     pub non_global: bool,
