@@ -25,7 +25,7 @@ pub struct Features {
     pub xs: bool,
     /// FEAT_TTCNP (ID_AA64MMFR2_EL1.CnP) without an erratum against it: TTBRx.CnP may be set.
     pub cnp: bool,
-    /// FEAT_BBM level 0, 1 or 2 (ID_AA64MMFR2_EL1.BBM) without an erratum against it.
+    /// FEAT_BBM level 0 to 3 (ID_AA64MMFR2_EL1.BBM) without an erratum against it.
     pub bbm: u8,
     /// EL2 is implemented (ID_AA64PFR0_EL1.EL2): its operations, and those of stage 2.
     pub el2: bool,
@@ -33,7 +33,7 @@ pub struct Features {
     pub el3: bool,
     /// FEAT_RME (ID_AA64PFR0_EL1.RME): operations by PA.
     pub rme: bool,
-    /// FEAT_TLBIW (ID_AA64ISAR3_EL1.TLBIW): `VMALLWS2E1`.
+    /// FEAT_TLBIW (ID_AA64ISAR3_EL1.TLBIW, bits 11:8): `VMALLWS2E1`.
     pub tlbiw: bool,
     /// What the CPU gets wrong.
     pub errata: Errata,
@@ -117,11 +117,11 @@ impl Features {
             ttl: field(id.id_aa64mmfr2_el1, 48) >= 1,
             xs: field(id.id_aa64isar1_el1, 56) >= 1,
             cnp: field(id.id_aa64mmfr2_el1, 0) >= 1 && !errata.no_cnp,
-            bbm: if errata.no_bbm_relaxation { 0 } else { field(id.id_aa64mmfr2_el1, 52).min(2) },
+            bbm: if errata.no_bbm_relaxation { 0 } else { field(id.id_aa64mmfr2_el1, 52).min(3) },
             el2: field(id.id_aa64pfr0_el1, 8) >= 1,
             el3: field(id.id_aa64pfr0_el1, 12) >= 1,
             rme: field(id.id_aa64pfr0_el1, 52) >= 1,
-            tlbiw: field(id.id_aa64isar3_el1, 20) >= 1,
+            tlbiw: field(id.id_aa64isar3_el1, 8) >= 1,
             errata,
         }
     }

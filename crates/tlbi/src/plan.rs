@@ -320,10 +320,6 @@ impl Cover {
         if !self.ranges || self.left == self.entry || misaligned {
             let first = self.first;
             self.skip(self.entry);
-            // Range operations cannot begin before the next multiple of 64 KiB.
-            if misaligned {
-                self.back = 0;
-            }
             return Some(Piece::Entry(first));
         }
         if self.align > 1 && self.left & 1 != 0 {

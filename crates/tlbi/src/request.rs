@@ -104,6 +104,9 @@ impl Invalidation {
 
     /// The entries for the page or block at `va` in the address space `asid`, whose leaf was at `level`; or, with
     /// [`Depth::Full`], for a freed table that an entry at `level` pointed to.
+    ///
+    /// With [`Depth::Leaf`] the level is handed on as a hint where the CPU takes one: it is the level of the leaf that was there,
+    /// and a wrong one may invalidate nothing. Of a contiguous run, each member wants its own request, or [`pages`](Self::pages).
     #[inline(always)]
     pub const fn page(asid: Asid, va: VirtAddr, level: Level, depth: Depth) -> Self {
         let mut inv = Self::new(Extent::Page { asid: Some(asid), va, level, depth });
@@ -121,7 +124,7 @@ impl Invalidation {
 
     /// The entries for `range` in the address space `asid`. See [`Extent::Pages`] for `stride` and `depth`.
     ///
-    /// Above the [`limits`](crate::plan::limit) it becomes the whole address space, which leaves global leaves alone: for
+    /// Above the [limits](mod@crate::plan) it becomes the whole address space, which leaves global leaves alone: for
     /// those, use [`global_pages`](Self::global_pages).
     pub const fn pages(asid: Asid, range: VaRange, stride: Level, depth: Depth) -> Self {
         Self::new(Extent::Pages { asid: Some(asid), range, stride, depth })
@@ -348,7 +351,7 @@ impl Stage2 {
         Self::new(Stage2Extent::AllVmids)
     }
 
-    /// The entries for `range`. Above the [`limits`](crate::plan::limit) it becomes the whole VMID.
+    /// The entries for `range`. Above the [limits](mod@crate::plan) it becomes the whole VMID.
     pub const fn pages(range: IpaRange, stride: Level, depth: Depth) -> Self {
         Self::new(Stage2Extent::Pages { range, stride, depth })
     }

@@ -196,7 +196,7 @@ fn a_feature_read_from_the_wrong_field() {
     assert_eq!(set(&|id| id.id_aa64pfr0_el1 = 1 << 8), Features { el2: true, ..none });
     assert_eq!(set(&|id| id.id_aa64pfr0_el1 = 1 << 12), Features { el3: true, ..none });
     assert_eq!(set(&|id| id.id_aa64pfr0_el1 = 1 << 52), Features { rme: true, ..none });
-    assert_eq!(set(&|id| id.id_aa64isar3_el1 = 1 << 20), Features { tlbiw: true, ..none });
+    assert_eq!(set(&|id| id.id_aa64isar3_el1 = 1 << 8), Features { tlbiw: true, ..none });
     let all = set(&|id| {
         *id = IdRegisters {
             midr_el1: 0x410f_d0c1,
