@@ -217,7 +217,7 @@ impl Plan {
 impl Iterator for Plan {
     type Item = Op;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Op> {
         if let Some(op) = self.pair.take() {
             return Some(op);
@@ -310,7 +310,7 @@ impl Cover {
     }
 
     /// What the next operation covers. At most ten comparisons, and nothing that divides.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Piece> {
         if self.left == 0 {
             return None;

@@ -180,6 +180,8 @@ impl Invalidation {
     }
 
     /// Nothing but the range, however large: in pieces, instead of the whole address space above the limits.
+    ///
+    /// Without range operations that is one operation an entry: the caller bounds the range, and the time that it takes.
     #[must_use]
     pub const fn exact(mut self) -> Self {
         self.exact = true;
@@ -361,6 +363,20 @@ impl Stage2 {
     pub const fn local(mut self) -> Self {
         self.scope = Scope::Local;
         self
+    }
+
+    /// On every PE of the outer shareable domain.
+    ///
+    /// # Errors
+    /// As [`Invalidation::outer`].
+    pub const fn outer(mut self, features: &Features) -> Result<Self, RequestError> {
+        self.scope = Scope::Outer;
+        if features.outer {
+            Ok(self)
+        } else {
+            let whole = Op::new(Regime::El10, Scope::Outer, Target::AllStages);
+            Err(RequestError::Unsupported { instruction: whole.mnemonic(), needs: "FEAT_TLBIOS" })
+        }
     }
 
     /// For tables of this granule; 4 KiB unless told.

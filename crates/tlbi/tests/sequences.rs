@@ -181,6 +181,9 @@ fn a_combined_entry_that_survives_its_stage_2_entry() {
         ]
     );
     assert_eq!(run(ALL, Stage2::vmid()), ["dsb ishst", "tlbi vmalls12e1is", "dsb ish"]);
+    let outer = Stage2::vmid().outer(&ALL).expect("FEAT_TLBIOS");
+    assert_eq!(run(ALL, outer), ["dsb oshst", "tlbi vmalls12e1os", "dsb osh"]);
+    assert!(Stage2::vmid().outer(&Features::NONE).is_err());
     assert_eq!(run(ALL, Stage2::all_vmids()), ["dsb ishst", "tlbi alle1is", "dsb ish"]);
     let broken = Features { errata: REPEAT, ..ALL };
     assert_eq!(
