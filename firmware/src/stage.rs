@@ -129,7 +129,9 @@ impl Stage<'_> {
         let pool = Pool::new(FRAMES)?;
         // SAFETY: the image runs at EL1.
         let hardware = unsafe { Hardware::new() };
-        let tlb = Tlb::new(Tampered::new(hardware), Features::detect());
+        // tlbsan does not model range operations yet, and takes one as removing everything.
+        let features = Features { range: false, ..Features::detect() };
+        let tlb = Tlb::new(Tampered::new(hardware), features);
         let pa_bits = [32, 36, 40, 42, 44, 48, 52].get(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) as usize);
         let space = AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits.copied().unwrap_or(32))
             .map_err(|error| format!("{error}"))?;

@@ -169,3 +169,11 @@ pub(crate) fn isb() {
     // SAFETY: a barrier changes no register and no memory.
     unsafe { core::arch::asm!("isb", options(nostack, preserves_flags)) }
 }
+
+/// Executes `ic iallu` on this PE: its instruction caches forget everything.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(crate) fn ic_iallu() {
+    // SAFETY: at EL1 and above it changes no register and no memory; at EL0, where no sequence of this crate can run, it traps.
+    unsafe { core::arch::asm!("ic iallu", options(nostack, preserves_flags)) }
+}

@@ -1,6 +1,6 @@
 //! One TLBI instruction with its operand: typed, encoded and decoded by one table (Arm ARM C5.5, D8.16).
 //!
-//! The operand of an operation by address is VA[55:12] in bits 43:0 whatever the granule, the TTL hint in 47:44 and the
+//! The operand of an operation by address is `VA[55:12]` in bits 43:0 whatever the granule, the TTL hint in 47:44 and the
 //! ASID in 63:48. An address that is not masked to those bits puts ones into the hint, and a wrong hint may invalidate
 //! nothing; so the operand is made here and nowhere else.
 

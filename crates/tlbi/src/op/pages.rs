@@ -49,6 +49,24 @@ impl Pages {
         None
     }
 
+    /// The operand for a number of pages and a start that [`new`](Self::new) is known to take.
+    #[inline]
+    pub(crate) const fn of(granule: Granule, lpa2: bool, start: u64, pages: u64, hint: Option<Level>) -> Self {
+        let scale = match pages {
+            0..=0x40 => 0,
+            0x41..=0x800 => 1,
+            0x801..=0x1_0000 => 2,
+            _ => 3,
+        };
+        let base = start >> Self::base_shift(granule, lpa2) & ((1 << BASE_BITS) - 1);
+        let num = ((pages >> (5 * scale + 1)).wrapping_sub(1) & 31) as u8;
+        let all = Self { base, granule: Some(granule), num, scale, ttl: 0, lpa2 };
+        match hint {
+            Some(level) => all.hint(level),
+            None => all,
+        }
+    }
+
     /// With the hint that every entry concerned is a leaf at `level`, one of 1, 2 and 3; at another level without a hint.
     #[must_use]
     #[inline]

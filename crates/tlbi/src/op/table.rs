@@ -134,6 +134,7 @@ macro_rules! forms {
             }
 
             /// CRm and op2.
+            #[inline(always)]
             const fn code(self, scope: Scope) -> Option<(u32, u32)> {
                 match (self, scope) {
                     $((Self::$form, Scope::Local) => forms!(@code $($local)*),
@@ -152,7 +153,13 @@ macro_rules! forms {
 with_table!(forms);
 
 impl Form {
+    /// Whether it is an operation of FEAT_TLBIRANGE.
+    pub const fn is_range(self) -> bool {
+        matches!(self.shape(), Shape::VaRange(..) | Shape::IpaRange(..))
+    }
+
     /// Whether FEAT_XS gives it nXS variants: all but the operations by PA.
+    #[inline(always)]
     pub const fn has_nxs(self) -> bool {
         !matches!(self, Self::Paall | Self::Rpa | Self::Rpal)
     }
