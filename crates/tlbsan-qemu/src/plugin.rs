@@ -76,8 +76,9 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
     let api = Api::resolve(info).map_err(|symbol| format!("this QEMU lacks {symbol}: 9.1 or newer is needed"))?;
     // SAFETY: the launcher opened it for us, as the argument says.
     let stream = unsafe { Stream::open(args.fd) };
-    let checker =
-        stream.and_then(|stream| Checker::new(Config { ignore_hints: args.ignore_hints }, stream, args.trace));
+    let checker = stream.and_then(|stream| {
+        Checker::new(Config { ignore_hints: args.ignore_hints, ..Config::default() }, stream, args.trace)
+    });
     let plugin = Plugin {
         api,
         checker: checker.map_err(|e| format!("argument fd={}: {e}", args.fd))?,

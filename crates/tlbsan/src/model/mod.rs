@@ -34,6 +34,8 @@ use tlbsan_hint::{Cause, Hint, Kind};
 pub struct Config {
     /// Act as if the guest had executed no hint.
     pub ignore_hints: bool,
+    /// Make a record of every violation, and not of the first from each place in the code only.
+    pub tell_all: bool,
 }
 
 /// The model.

@@ -51,6 +51,8 @@ impl Model {
                     self.stored_unlinked(now, base, index, new, wide, Some(now.event.pe));
                 }
             }
+            // Once this store is visible, earlier ones to the same slot can no longer be missed.
+            self.residues.seen(slot, now.event.pe);
         }
     }
 
@@ -100,9 +102,11 @@ impl Model {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }
         // It was linked at another place before, and walkers that still come from there find this entry.
-        if after.is_cacheable() {
-            let stale = leading_here.into_iter().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
+        if new & 1 != 0 {
+            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        } else {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
         }
 
         let next = |entry| match entry {
@@ -163,13 +167,15 @@ impl Model {
         }
     }
 
-    /// Whether a table residue leads to `base` from a slot that no longer does.
+    /// Whether a table residue leads to `base` from a place in an address space where it is no longer linked.
     fn leads_from_elsewhere(&self, id: ResidueId, base: u64) -> bool {
-        let Some(residue) = self.residues.get(id) else { return false };
+        let (Some(residue), Some(table)) = (self.residues.get(id), self.shadow.table(base)) else { return false };
         let what = &residue.what;
-        let there = self.shadow.table(what.table).map(|table| table.descriptor(what.index));
-        let still = matches!(there, Some(Descriptor::Table(table)) if table.next == base);
-        !still || !self.shadow.is_live(what.table)
+        let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
+        !table.parents.iter().any(|parent| match *parent {
+            Parent::Root(_) => false,
+            Parent::Slot { table, index } => self.shadow.spans(table, index).0.iter().any(here),
+        })
     }
 
     /// A store to a table that no root reaches any more.
@@ -184,23 +190,43 @@ impl Model {
     ) {
         let Some(table) = self.shadow.table_mut(base) else { return };
         let reuse = reused::is_reuse(table, index, new, wide);
-        let (before, shift) = (table.descriptor(index), table.geometry.shift(table.level));
+        let before = table.descriptor(index);
         if let Some(entry) = table.entries.get_mut(index) {
             *entry = new;
         }
         let after = table.descriptor(index);
+        let (level, geometry) = (table.level, table.geometry);
         let leading_here = table.leading_here();
+        // What it links follows, lest a page it no longer links looks live when it is linked again.
+        let next = |entry| match entry {
+            Descriptor::Table(table) => Some(table.next),
+            _ => None,
+        };
+        if next(before) != next(after) {
+            let parent = Parent::Slot { table: base, index };
+            if let Some(table) = next(before) {
+                self.unlink(now.world, table, parent);
+            }
+            if let Some(table) = next(after) {
+                self.link(now, table, parent, level + 1, geometry);
+            }
+        }
         if reuse && !leading_here.is_empty() {
             self.verdicts(now, Kind::Reused, leading_here, new, Some(after));
         } else if before.is_cacheable() && !after.is_cacheable() {
-            // Teardown of an unlinked table: its entries can no longer be read through a stale pointer.
-            let slot = base.wrapping_add(index as u64 * 8);
-            for id in leading_here {
-                let Some(above) = self.residues.get(id) else { continue };
-                let start = above.what.start.wrapping_add((index as u64) << shift);
-                let space = above.what.space;
-                self.residues.detach(space, slot, start, shift, writer.unwrap_or(now.event.pe));
-            }
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
+    }
+
+    /// An entry has gone from a table that stale pointers lead to: it can no longer be read through them.
+    fn torn_down(&mut self, base: u64, index: usize, leading_here: &[ResidueId], writer: usize) {
+        let Some(table) = self.shadow.table(base) else { return };
+        let shift = table.geometry.shift(table.level);
+        let slot = base.wrapping_add(index as u64 * 8);
+        for id in leading_here {
+            let Some(above) = self.residues.get(*id) else { continue };
+            let start = above.what.start.wrapping_add((index as u64) << shift);
+            self.residues.detach(above.what.space, slot, start, shift, writer);
         }
     }
 
@@ -277,7 +303,9 @@ impl Model {
 
     /// A table has been unlinked: everything in it, and below, may be cached too.
     fn cut_off<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
-        let Some(table) = self.shadow.table(base) else { return };
+        let Some(table) = self.shadow.table_mut(base) else { return };
+        // What was cleared in an earlier life counts no more.
+        table.scrubbed = None;
         if self.residues.len() >= MAX_OPEN {
             return;
         }
@@ -291,8 +319,9 @@ impl Model {
             let start = span.start.wrapping_add((index as u64) << geometry.shift(level));
             let span = Span { start, ..span };
             let id = self.open(now, slot, span, bits, entry, cut);
+            // A table may link itself, or one above: what is followed at another level is not followed here.
             if let Descriptor::Table(next) = entry
-                && level < 3
+                && self.shadow.table(next.next).is_some_and(|child| child.level == level + 1)
             {
                 self.cut_off(now, next.next, span, Cut { through: id.or(cut.through), ..cut });
             }

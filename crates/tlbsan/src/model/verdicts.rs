@@ -90,7 +90,7 @@ impl Model {
                 self.retire_with_children(now, id);
                 self.count(Verdict::from(&violation));
             }
-            match stories.iter_mut().find(|story| story.cause == cause) {
+            match stories.iter_mut().find(|story| story.cause == cause && !self.config.tell_all) {
                 Some(story) => story.times += 1,
                 None => stories.push(violation),
             }
@@ -163,7 +163,7 @@ impl Model {
         let place = story.case.unwrap_or(u64::MAX);
         // The same mistake in another case is another story.
         let key = (story.kind, story.cause, story.trigger.pc ^ place.rotate_left(32), story.removed.pc);
-        let known = self.told.contains(&key);
+        let known = self.told.contains(&key) && !self.config.tell_all;
         if !known && self.told.len() < MAX_TOLD {
             self.told.insert(key);
         }

@@ -111,8 +111,14 @@ impl Residues {
     }
 
     /// R4: whether some DSB has made the store that removed the residue visible to walkers within `domain`.
-    fn is_ordered(&self, residue: &Residue, domain: Domain) -> bool {
-        let after = |pe: usize, time: u64| self.published.get(pe).is_some_and(|p| p[domain as usize] > time);
+    ///
+    /// A barrier that reaches no further than its PE orders for that PE's own operations.
+    fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+        let wide = domain.max(Domain::InnerShareable);
+        let after = |pe: usize, time: u64| {
+            let enough = if pe == issuer { domain } else { wide };
+            self.published.get(pe).is_some_and(|p| p[enough as usize] > time)
+        };
         residue.writer.is_some_and(|pe| after(pe, residue.written))
             || self
                 .cuts
@@ -175,7 +181,7 @@ impl Residues {
     fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
         let Some(residue) = self.slab.get(id) else { return false };
         let refillable = residue.what.through.is_some_and(|through| self.slab.get(through).is_some());
-        let ordered = self.is_ordered(residue, effect.op.scope.domain());
+        let ordered = self.is_ordered(residue, effect.op.scope.domain(), effect.issuer);
         let run = stands_in_run(residue, shadow);
         let verdicts: Vec<Result<PeSet, Cause>> =
             (0..residue.holders.len()).map(|n| residue.suffices(n, effect, refillable, run, ordered)).collect();

@@ -7,7 +7,7 @@
 use crate::descriptor::Descriptor;
 use crate::geometry::Geometry;
 use crate::residue::{Residue, ResidueId, Residues};
-use crate::shadow::Shadow;
+use crate::shadow::{Shadow, Span};
 
 /// Residues that lead to a frame which is given back.
 pub fn frame_freed(shadow: &Shadow, residues: &Residues, pa: u64, size: u64) -> Vec<ResidueId> {
@@ -32,10 +32,11 @@ pub fn flush_claimed(shadow: &Shadow, residues: &Residues, start: u64, size: u64
     stale(shadow, residues, ids)
 }
 
-/// Those whose slot says something else now, access flag aside; in the order in which they came into being.
+/// Those whose slot says something else now, access flag aside; from the roots down, for what retires takes what hangs on
+/// it along, and in the order in which they came into being.
 fn stale(shadow: &Shadow, residues: &Residues, mut ids: Vec<ResidueId>) -> Vec<ResidueId> {
     ids.retain(|id| residues.get(*id).is_some_and(|residue| !says_the_same(shadow, residue)));
-    ids.sort_unstable_by_key(|id| residues.get(*id).map(|residue| (residue.born(), *id)));
+    ids.sort_unstable_by_key(|id| residues.get(*id).map(|residue| (residue.what.level, residue.born(), *id)));
     ids.dedup();
     ids
 }
@@ -45,5 +46,9 @@ fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
     let Some(table) = shadow.table(what.table) else { return false };
     let aged = Geometry { hw_access_flag: true, ..table.geometry };
     let bits = table.entries.get(what.index).copied().unwrap_or(0);
-    what.through.is_none() && shadow.is_live(what.table) && Descriptor::decode(bits, what.level, &aged) == what.entry
+    // The slot may stand in a table that is linked elsewhere by now.
+    let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
+    what.through.is_none()
+        && Descriptor::decode(bits, what.level, &aged) == what.entry
+        && shadow.spans(what.table, what.index).0.iter().any(here)
 }
