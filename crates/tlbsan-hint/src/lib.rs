@@ -217,6 +217,12 @@ impl Hint {
         }
     }
 
+    /// The instruction that carries the hint, and its arguments in x0..x3.
+    pub const fn insn(self) -> (u32, [u64; 4]) {
+        let (code, args) = self.encode();
+        (MOVZ_XZR | ((FIRST_IMM + code) as u32) << 5, args)
+    }
+
     /// Executes the hint on this PE.
     #[inline(always)]
     pub fn emit(self) {

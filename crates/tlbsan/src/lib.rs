@@ -12,7 +12,7 @@
 //! - [`rules`]: what must not happen while a residue lives, one file a rule;
 //! - [`report`]: the story of a violation.
 //!
-//! [`sim`] is a small machine that produces the same events without an emulator. The descriptor decoder is the model's
+//! [`trace`] writes all of this down and plays it back. [`sim`] is a small machine that produces the same events without an emulator. The descriptor decoder is the model's
 //! own: a referee does not share the mistakes of what it judges.
 //!
 //! EL1&0, EL2 and EL2&0 with every granule, and stage 2, are followed. What is not, and why, is in docs/rules.md.
@@ -30,6 +30,7 @@ pub mod residue;
 pub mod rules;
 pub mod shadow;
 pub mod sim;
+pub mod trace;
 pub mod walk;
 
 mod case;
