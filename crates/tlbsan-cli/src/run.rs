@@ -62,6 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         backend: backend.clone(),
         ignore_hints: options.ignore_hints,
         trace: options.trace,
+        record: options.record.as_deref(),
     };
     let (args, vcpus) = build(&options.guest, &setup)?;
     let _file = Unlink(match backend {

@@ -14,6 +14,7 @@ use crate::memory::Ram;
 use crate::vcpu::{PendingStore, Vcpu};
 use crate::watch::Watched;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -76,9 +77,12 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
     let api = Api::resolve(info).map_err(|symbol| format!("this QEMU lacks {symbol}: 9.1 or newer is needed"))?;
     // SAFETY: the launcher opened it for us, as the argument says.
     let stream = unsafe { Stream::open(args.fd) };
-    let checker = stream.and_then(|stream| {
-        Checker::new(Config { ignore_hints: args.ignore_hints, ..Config::default() }, stream, args.trace)
-    });
+    let record = match &args.record {
+        Some(path) => Some(File::create(path).map_err(|e| format!("argument record={path}: {e}"))?),
+        None => None,
+    };
+    let config = Config { ignore_hints: args.ignore_hints, ..Config::default() };
+    let checker = stream.and_then(|stream| Checker::new(config, stream, args.trace, record));
     let plugin = Plugin {
         api,
         checker: checker.map_err(|e| format!("argument fd={}: {e}", args.fd))?,
