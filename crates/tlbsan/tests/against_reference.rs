@@ -242,3 +242,55 @@ fn a_model_that_misses_a_kind_of_event_is_found_out() {
         assert!(deaf(hears).is_err(), "nobody noticed that the model misses every {name}");
     }
 }
+
+/// Sequences on which the two once differed: where a fuzzer begins.
+const CORPUS: [&[u64]; 7] = [
+    &[762479573184, 312007479168, 971262903190, 677181898966],
+    &[614627344360, 564820061600, 1017873286870, 52197799680],
+    &[1038808423592, 293716132608, 201898282966, 40760444640],
+    &[2094958152, 390594678880, 790416921821, 100195316157, 631204553631],
+    &[714343296022, 361718066784, 305041451872, 758882674161, 112938164107, 518740624127],
+    &[1089268166077, 386415328476, 638537000030],
+    &[223653544, 164330433984, 239752780470, 1052796885888, 77690580104, 424849038720],
+];
+
+/// What a fuzzer calls: five bytes are a number, any bytes are a sequence.
+fn fuzz(bytes: &[u8]) -> Result<Tally, String> {
+    let code = |five: &[u8]| five.iter().fold(0, |code, byte| code << 8 | u64::from(*byte));
+    let codes: Vec<u64> = bytes.chunks(5).map(code).collect();
+    let [stay, roam] = [false, true].map(|roaming| Comparison { roaming, hears: everything }.run(&codes));
+    Ok(stay?.add(roam?))
+}
+
+/// Changes the corpus byte by byte and crosswise for `TLBSAN_FUZZ_SECONDS`, and a fixed number of times without it.
+#[test]
+fn sequences_near_those_that_once_differed_agree() {
+    let bytes = |codes: &[u64]| codes.iter().flat_map(|code| code.to_be_bytes()[3..].to_vec()).collect::<Vec<u8>>();
+    let corpus: Vec<Vec<u8>> = CORPUS.iter().map(|codes| bytes(codes)).collect();
+    let begun = std::time::Instant::now();
+    let seconds = number("TLBSAN_FUZZ_SECONDS", 0);
+    let mut state = number("TLBSAN_SEED", 1) | 1 << 63;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize % below.max(1)
+    };
+    let mut round = 0;
+    while round < 150 || begun.elapsed().as_secs() < seconds {
+        let mut input = corpus[round % corpus.len()].clone();
+        if round >= corpus.len() {
+            for _ in 0..=random(3) {
+                let other = &corpus[random(corpus.len())];
+                let at = random(input.len() / 5) * 5;
+                input.splice(at..at, other[random(other.len() / 5) * 5..].iter().copied());
+                let at = random(input.len());
+                input[at] = random(256) as u8;
+            }
+        }
+        if let Err(text) = fuzz(&input) {
+            panic!("\n{text}");
+        }
+        round += 1;
+    }
+}

@@ -176,11 +176,9 @@ fn value(d: &mut Digits, slot: u64, globals: bool) -> u64 {
     match d.below(8) {
         7 => d.one_of(&[0, 0x7000]),
         0..=4 if !links.is_empty() => d.one_of(links) | TABLE | d.one_of(&[0, 0, 0, 0, 1 << 61, 1 << 55]),
-        // At level 1 a frame of 1 GiB, in which no table lies.
-        _ if blocks => {
-            (d.one_of(&FRAMES) << if links == UPPER_TABLES { 9 } else { 0 })
-                | (leaf & !2) ^ d.one_of(&[0, 0, 0, 1 << 7])
-        }
+        // A frame of 1 GiB, in which no table lies; never read-only, because the model compares the contents of 2 MiB at most.
+        _ if links == UPPER_TABLES => d.one_of(&FRAMES) << 9 | (leaf & !2),
+        _ if blocks => d.one_of(&FRAMES) | (leaf & !2) ^ d.one_of(&[0, 0, 0, 1 << 7]),
         _ => {
             let output = d.one_of(&[FRAMES[0], FRAMES[0] + 0x1000, FRAMES[1]]);
             output | (leaf ^ d.one_of(&[0, 0, 0, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
