@@ -9,7 +9,7 @@
 use crate::args::Args;
 use crate::bindings::{Api, Block, Callbacks, Info, LOADS_AND_STORES, MemInfo, PluginId, READ_REGS};
 use crate::checker::{Checker, Stream, Visit};
-use crate::insn::Insn;
+use crate::insn::{Insn, lowest_level};
 use crate::memory::Ram;
 use crate::vcpu::{PendingStore, Vcpu};
 use crate::watch::Watched;
@@ -17,7 +17,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use tlbsan::{Config, What};
+use tlbsan::{AccessKind, Config, Sysreg, What};
 
 /// Bytes of a page of guest memory here.
 const PAGE: u64 = 0x1000;
@@ -249,6 +249,7 @@ impl Plugin {
     fn instruction(&self, vcpu: &Vcpu, insn: Insn, low: u64) {
         self.tell_pending(vcpu);
         let api = &self.api;
+        self.tell_level(vcpu, low);
         // Below EL1 most of what follows is undefined, but its callback comes all the same.
         let privileged = || vcpu.exception_level(api).is_some_and(|el| el >= 1);
         let what = match insn {
@@ -262,7 +263,7 @@ impl Plugin {
             Insn::Isb => Some(What::Isb),
             Insn::Call => Some(What::ExceptionEntry),
             Insn::Eret => privileged().then_some(What::Eret),
-            Insn::Tlbi(mnemonic, xt) if privileged() => {
+            Insn::Tlbi(mnemonic, xt) if vcpu.exception_level(api).is_some_and(|el| el >= lowest_level(mnemonic)) => {
                 self.translations_change(vcpu);
                 vcpu.x(api, xt).map(|xt| What::Tlbi(mnemonic.decode(xt)))
             }
@@ -270,24 +271,22 @@ impl Plugin {
                 self.translations_change(vcpu);
                 Some(What::UnknownTlbi(bits))
             }
-            Insn::Sysreg(named, register, xt) if vcpu.means_el1(api, named) => {
+            Insn::Sysreg(named, register, xt) => vcpu.meant(api, named, register).and_then(|register| {
                 vcpu.uninteresting.clear();
                 vcpu.vectors.forget();
-                vcpu.x(api, xt).map(|value| {
-                    vcpu.stage1.write(register, value);
-                    What::Sysreg(register, value)
-                })
-            }
-            Insn::Vbar(named, xt) if vcpu.means_el1(api, named) => {
-                if let Some(value) = vcpu.x(api, xt) {
-                    vcpu.vectors.set(value);
-                }
-                None
-            }
-            Insn::Hcr(xt) if privileged() => {
-                vcpu.uninteresting.clear();
-                if let Some(value) = vcpu.x(api, xt) {
+                let value = vcpu.x(api, xt)?;
+                vcpu.stage1.write(register, value);
+                if register == Sysreg::HcrEl2 {
                     vcpu.hcr.store(value, Ordering::Relaxed);
+                }
+                Some(What::Sysreg(register, value))
+            }),
+            Insn::Vbar(named, xt) => {
+                // Any register that has counterparts will do to find out which VBAR is meant.
+                if vcpu.meant(api, named, Sysreg::SctlrEl1) == Some(Sysreg::SctlrEl1)
+                    && let Some(value) = vcpu.x(api, xt)
+                {
+                    vcpu.vectors.set(value);
                 }
                 None
             }
@@ -310,6 +309,20 @@ impl Plugin {
         }
     }
 
+    /// Tells the exception level, if it has changed, and once what the PE can do.
+    ///
+    /// Exceptions to EL2 are found by this alone; it is no harm to tell one twice.
+    fn tell_level(&self, vcpu: &Vcpu, low: u64) {
+        for (register, value) in vcpu.identify(&self.api) {
+            self.send(vcpu, 0, What::Id(register, value));
+        }
+        if let Some(level) = vcpu.new_level(&self.api) {
+            let pc = vcpu.pc(&self.api, low);
+            self.send(vcpu, pc, What::ExceptionEntry);
+            self.send(vcpu, pc, What::El(level));
+        }
+    }
+
     /// A TLBI: what virtual pages lead to may change on every PE.
     fn translations_change(&self, vcpu: &Vcpu) {
         self.watched.forget();
@@ -325,6 +338,7 @@ impl Plugin {
         if vcpu.vectors.contains(pc) {
             self.tell_pending(vcpu);
             self.send(vcpu, pc, What::ExceptionEntry);
+            self.tell_level(vcpu, va);
         } else {
             vcpu.vectors.remember_other(va);
         }
@@ -341,7 +355,11 @@ impl Plugin {
         while at < end {
             let next = end.min((at | (PAGE - 1)).saturating_add(1));
             let epoch = self.watched.epoch();
-            match self.accessed_pa(info, at) {
+            let accessed = self.accessed_pa(info, at);
+            if let Some(pa) = accessed {
+                self.tell_access(vcpu, at, pa, store, pc);
+            }
+            match accessed {
                 Some(pa) if self.watched.contains(pa) => {
                     let size = next - at;
                     let what = if store { What::Store { pa, size } } else { What::Load { pa, size } };
@@ -352,6 +370,17 @@ impl Plugin {
                 None => {}
             }
             at = next;
+        }
+    }
+
+    /// An access by virtual address, to compare QEMU's TLB with the tables: those of pages that are not known to be
+    /// uninteresting, that is the first one of each page after whatever may have changed it. Devices are left out.
+    fn tell_access(&self, vcpu: &Vcpu, va: u64, pa: u64, store: bool, pc: u64) {
+        let in_ram = self.ram.get().is_some_and(|ram| ram.load(pa & !7).is_some());
+        let kind = if store { AccessKind::Store } else { AccessKind::Load };
+        if in_ram && let Some(el) = vcpu.exception_level(&self.api) {
+            self.tell_pending(vcpu);
+            self.send(vcpu, vcpu.pc(&self.api, pc), What::Access { va, pa, kind, el });
         }
     }
 

@@ -3,13 +3,14 @@
 //! Only the vCPU's own thread uses it. Atomics stand here because the table of vCPUs is shared, not because threads meet.
 
 use crate::bindings::{Api, Array, Handle};
-use crate::insn::Named;
+use crate::insn::{Named, of_el2};
 use crate::memory::Ram;
 use crate::walk::Stage1;
 use crate::watch::Uninteresting;
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use tlbsan::{IdRegister, Sysreg};
 
 /// Frames of a stack that are looked at.
 const MAX_FRAMES: usize = 24;
@@ -24,6 +25,10 @@ pub(crate) struct Vcpu {
     pub(crate) vectors: Vectors,
     /// HCR_EL2.
     pub(crate) hcr: AtomicU64,
+    /// The exception level that was told last.
+    told_level: AtomicU8,
+    /// Whether its ID registers were told.
+    identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
     pub(crate) tlbi_issued: AtomicBool,
     pub(crate) pending: Pending,
@@ -38,6 +43,9 @@ impl Vcpu {
             uninteresting: Uninteresting::new(),
             vectors: Vectors::new(),
             hcr: AtomicU64::new(0),
+            // What the model takes a PE for that comes out of reset.
+            told_level: AtomicU8::new(1),
+            identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
         }
@@ -75,16 +83,34 @@ impl Vcpu {
         page.unwrap_or(0) & !0xfff | low & 0xfff
     }
 
-    /// Whether an access under this name, at the current exception level, is one to the register of EL1.
-    pub(crate) fn means_el1(&self, api: &Api, named: Named) -> bool {
+    /// The register that is meant by this name at the current exception level, if it exists there. `register` is the one
+    /// that the name says.
+    pub(crate) fn meant(&self, api: &Api, named: Named, register: Sysreg) -> Option<Sysreg> {
         const E2H: u64 = 1 << 34;
         let host = self.hcr.load(Ordering::Relaxed) & E2H != 0;
-        match (self.exception_level(api), named) {
-            (Some(1 | 3), Named::El1) => true,
-            (Some(2), Named::El1) => !host,
-            (Some(2), Named::El12) => host,
-            _ => false,
+        match (self.exception_level(api)?, named) {
+            (1 | 3, Named::El1) => Some(register),
+            (2, Named::El1) => Some(if host { of_el2(register) } else { register }),
+            (2 | 3, Named::El12) => host.then_some(register),
+            (2 | 3, Named::El2) => Some(register),
+            _ => None,
         }
+    }
+
+    /// The exception level, if it is another than was told last.
+    pub(crate) fn new_level(&self, api: &Api) -> Option<u8> {
+        let level = self.exception_level(api)?;
+        (self.told_level.swap(level, Ordering::Relaxed) != level).then_some(level)
+    }
+
+    /// The ID registers that QEMU shows, the first time that this is asked.
+    pub(crate) fn identify(&self, api: &Api) -> Vec<(IdRegister, u64)> {
+        if self.identified.swap(true, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let Some(registers) = self.registers.get() else { return Vec::new() };
+        let ids = [IdRegister::Mmfr0, IdRegister::Mmfr1, IdRegister::Mmfr2].into_iter().zip(registers.ids);
+        ids.filter_map(|(id, handle)| Some((id, registers.read(api, handle?)?))).collect()
     }
 
     /// log2 of the bytes that DC ZVA zeroes.
@@ -139,6 +165,8 @@ struct Registers {
     pc: *mut Handle,
     cpsr: *mut Handle,
     dczid: Option<*mut Handle>,
+    /// ID_AA64MMFR0_EL1 to ID_AA64MMFR2_EL1.
+    ids: [Option<*mut Handle>; 3],
     /// What QEMU reads into.
     buffer: *mut Array,
 }
@@ -161,9 +189,10 @@ impl Registers {
         for (n, handle) in x.iter_mut().enumerate() {
             *handle = get(&format!("x{n}"))?;
         }
+        let ids = [0, 1, 2].map(|n| get(&format!("ID_AA64MMFR{n}_EL1")).ok());
         // SAFETY: takes nothing; the array is ours and lives as long as the process.
         let buffer = unsafe { (api.bytes_new)() };
-        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), buffer })
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, buffer })
     }
 
     fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {
