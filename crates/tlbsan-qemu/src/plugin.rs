@@ -23,7 +23,7 @@ use tlbsan::{AccessKind, Config, Sysreg, What};
 const PAGE: u64 = 0x1000;
 /// No access of QEMU's is larger, so one that begins before this offset stays in its page.
 const MAX_ACCESS: u64 = 64;
-/// DC ZVA's pages among the uninteresting ones. No regime of QEMU's has that number.
+/// DC ZVA's pages among the uninteresting ones, one more for EL2's. No regime of QEMU's has that number.
 const ZERO_REGIME: u64 = 0x800;
 
 /// Everything. QEMU loads a plugin once and never unloads this one.
@@ -275,10 +275,7 @@ impl Plugin {
                 vcpu.uninteresting.clear();
                 vcpu.vectors.forget();
                 let value = vcpu.x(api, xt)?;
-                vcpu.stage1.write(register, value);
-                if register == Sysreg::HcrEl2 {
-                    vcpu.hcr.store(value, Ordering::Relaxed);
-                }
+                vcpu.write(register, value);
                 Some(What::Sysreg(register, value))
             }),
             Insn::Vbar(named, xt) => {
@@ -399,17 +396,18 @@ impl Plugin {
     fn about_to_zero(&self, vcpu: &Vcpu, xt: u8, low: u64) {
         let Some(va) = vcpu.x(&self.api, xt) else { return };
         let epoch = self.watched.epoch();
-        if vcpu.uninteresting.contains(epoch, va, ZERO_REGIME) {
+        let (Some(ram), Some(el2)) = (self.ram.get(), vcpu.in_el2(&self.api)) else { return };
+        let regime = ZERO_REGIME | u64::from(el2);
+        if vcpu.uninteresting.contains(epoch, va, regime) {
             return;
         }
-        // The tables that we walk are those of EL1&0.
-        let (Some(ram), Some(0 | 1)) = (self.ram.get(), vcpu.exception_level(&self.api)) else { return };
-        match vcpu.stage1.translate(|pa| ram.load(pa), va) {
+        match vcpu.tables(el2).translate(|pa| ram.load(pa), va) {
             Some(pa) if self.watched.contains(pa) => {
                 let size = 1 << vcpu.zero_block_shift(&self.api);
-                vcpu.pending.set(PendingStore { zero: true, pc: vcpu.pc(&self.api, low), va: va & !(size - 1), size });
+                let (pc, va) = (vcpu.pc(&self.api, low), va & !(size - 1));
+                vcpu.pending.set(PendingStore { zero: true, el2, pc, va, size });
             }
-            Some(_) => vcpu.uninteresting.insert(epoch, va, ZERO_REGIME),
+            Some(_) => vcpu.uninteresting.insert(epoch, va, regime),
             None => {}
         }
     }
@@ -417,23 +415,23 @@ impl Plugin {
     /// A memory copy or set instruction is about to work on what is left of its destination.
     fn about_to_fill(&self, vcpu: &Vcpu, address: u8, size: u8, low: u64) {
         let (Some(va), Some(size)) = (vcpu.x(&self.api, address), vcpu.x(&self.api, size)) else { return };
-        let Some(0 | 1) = vcpu.exception_level(&self.api) else { return };
+        let Some(el2) = vcpu.in_el2(&self.api) else { return };
         // Between the stages the size may be negative, and counts up to the address (the architecture's option A).
         let left = size as i64;
         let va = if left < 0 { va.wrapping_add_signed(left) } else { va };
         let size = left.unsigned_abs().min(self.args.ram_size);
-        vcpu.pending.set(PendingStore { zero: false, pc: vcpu.pc(&self.api, low), va, size });
+        vcpu.pending.set(PendingStore { zero: false, el2, pc: vcpu.pc(&self.api, low), va, size });
     }
 
     /// Tells what the last instruction has stored without QEMU's telling. Comes before every other event of the vCPU.
     fn tell_pending(&self, vcpu: &Vcpu) {
-        let Some(PendingStore { zero, pc, va, size }) = vcpu.pending.take() else { return };
+        let Some(PendingStore { zero, el2, pc, va, size }) = vcpu.pending.take() else { return };
         let Some(ram) = self.ram.get() else { return };
         let end = va.saturating_add(size);
         let mut at = va;
         while at < end {
             let next = end.min((at | (PAGE - 1)).saturating_add(1));
-            if let Some(pa) = vcpu.stage1.translate(|pa| ram.load(pa), at)
+            if let Some(pa) = vcpu.tables(el2).translate(|pa| ram.load(pa), at)
                 && self.watched.contains(pa)
             {
                 let size = next - at;

@@ -20,11 +20,12 @@ const MAX_FRAMES: usize = 24;
 pub(crate) struct Vcpu {
     pub(crate) index: usize,
     registers: OnceLock<Registers>,
-    pub(crate) stage1: Stage1,
+    /// The registers of EL1&0, and those of EL2 or EL2&0.
+    stage1: [Stage1; 2],
     pub(crate) uninteresting: Uninteresting,
     pub(crate) vectors: Vectors,
     /// HCR_EL2.
-    pub(crate) hcr: AtomicU64,
+    hcr: AtomicU64,
     /// The exception level that was told last.
     told_level: AtomicU8,
     /// Whether its ID registers were told.
@@ -39,7 +40,7 @@ impl Vcpu {
         Self {
             index,
             registers: OnceLock::new(),
-            stage1: Stage1::default(),
+            stage1: Default::default(),
             uninteresting: Uninteresting::new(),
             vectors: Vectors::new(),
             hcr: AtomicU64::new(0),
@@ -81,6 +82,31 @@ impl Vcpu {
     pub(crate) fn pc(&self, api: &Api, low: u64) -> u64 {
         let page = self.registers.get().and_then(|registers| registers.read(api, registers.pc));
         page.unwrap_or(0) & !0xfff | low & 0xfff
+    }
+
+    /// A translation register has been written.
+    pub(crate) fn write(&self, register: Sysreg, value: u64) {
+        let el2 = matches!(register, Sysreg::Ttbr0El2 | Sysreg::Ttbr1El2 | Sysreg::TcrEl2 | Sysreg::SctlrEl2);
+        self.tables(el2).write(register, value);
+        if register == Sysreg::HcrEl2 {
+            self.hcr.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether addresses are translated by the regime of EL2 now; `None` at EL3.
+    pub(crate) fn in_el2(&self, api: &Api) -> Option<bool> {
+        const E2H_TGE: u64 = 1 << 34 | 1 << 27;
+        match self.exception_level(api)? {
+            0 => Some(self.hcr.load(Ordering::Relaxed) & E2H_TGE == E2H_TGE),
+            1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The tables of EL2's regime, or of EL1&0.
+    pub(crate) fn tables(&self, el2: bool) -> &Stage1 {
+        &self.stage1[usize::from(el2)]
     }
 
     /// The register that is meant by this name at the current exception level, if it exists there. `register` is the one
@@ -127,17 +153,18 @@ impl Vcpu {
     /// Return addresses by the chain of frame pointers, innermost first: X30, then those that were saved.
     pub(crate) fn stack(&self, api: &Api, ram: &Ram) -> Vec<u64> {
         let (Some(lr), Some(mut frame)) = (self.x(api, 30), self.x(api, 29)) else { return Vec::new() };
-        let strip = |address: u64| self.stage1.canonical(address).unwrap_or(address);
+        let regime = self.in_el2(api);
+        let tables = self.tables(regime.unwrap_or(false));
+        let strip = |address: u64| tables.canonical(address).unwrap_or(address);
         let mut stack = Vec::new();
         if lr == 0 {
             return stack;
         }
         stack.push(strip(lr));
-        // The tables that we walk are those of EL1&0.
-        if self.exception_level(api).is_none_or(|el| el > 1) {
+        if regime.is_none() {
             return stack;
         }
-        let word = |va: u64| ram.load(self.stage1.translate(|pa| ram.load(pa), va)?);
+        let word = |va: u64| ram.load(tables.translate(|pa| ram.load(pa), va)?);
         while stack.len() < MAX_FRAMES && frame != 0 && frame.is_multiple_of(16) {
             let (Some(next), Some(saved)) = (word(frame), word(frame + 8)) else { break };
             if saved == 0 {
@@ -267,6 +294,7 @@ impl Vectors {
 pub(crate) struct Pending {
     some: AtomicBool,
     zero: AtomicBool,
+    el2: AtomicBool,
     pc: AtomicU64,
     va: AtomicU64,
     size: AtomicU64,
@@ -277,6 +305,8 @@ pub(crate) struct Pending {
 pub(crate) struct PendingStore {
     /// Whether it is a DC ZVA.
     pub(crate) zero: bool,
+    /// Whether the address is one of EL2's regime.
+    pub(crate) el2: bool,
     pub(crate) pc: u64,
     /// First virtual address.
     pub(crate) va: u64,
@@ -287,6 +317,7 @@ pub(crate) struct PendingStore {
 impl Pending {
     pub(crate) fn set(&self, store: PendingStore) {
         self.zero.store(store.zero, Ordering::Relaxed);
+        self.el2.store(store.el2, Ordering::Relaxed);
         self.pc.store(store.pc, Ordering::Relaxed);
         self.va.store(store.va, Ordering::Relaxed);
         self.size.store(store.size, Ordering::Relaxed);
@@ -301,6 +332,7 @@ impl Pending {
         self.some.store(false, Ordering::Relaxed);
         Some(PendingStore {
             zero: self.zero.load(Ordering::Relaxed),
+            el2: self.el2.load(Ordering::Relaxed),
             pc: self.pc.load(Ordering::Relaxed),
             va: self.va.load(Ordering::Relaxed),
             size: self.size.load(Ordering::Relaxed),
