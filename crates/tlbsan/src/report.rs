@@ -233,6 +233,9 @@ pub struct Summary {
     pub repeats: u64,
     /// Violations outside a case, or in a case that did not expect them.
     pub unexpected: u64,
+    /// Accesses whose physical address was compared with the tables'.
+    #[serde(default)]
+    pub accesses: u64,
     /// Remarks, and violations that are mere advice.
     #[serde(default)]
     pub remarks: u64,

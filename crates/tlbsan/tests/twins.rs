@@ -473,3 +473,12 @@ fn who_may_hold_what() {
     assert_eq!(held(&format!("{away} tlbi aside1; dsb ish;")), [0, 1], "a local one does not reach it");
     assert_eq!(held(&format!("{away} tlbi aside1is;")), [0, 1], "not complete");
 }
+
+#[test]
+fn translation_control() {
+    // TCR.T0SZ moves the root to another level: what was cached of it says something else.
+    let tcr = format!("msr tcr_el1 {:x}", tlbsan::sim::TCR & !0x3f | 25);
+    let broken = format!("{tcr}; isb");
+    let right = format!("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; {tcr}; msr ttbr0_el1 a7.root; isb");
+    twins(el1, &[(broken.as_str(), &["asid no-invalidation @0 level 0"]), (right.as_str(), RIGHT)]);
+}

@@ -115,3 +115,35 @@ fn vmid() {
         &cases,
     );
 }
+
+#[test]
+fn el2_another_root() {
+    let other = "str root2.0 table:other; ";
+    let live = format!("{other} msr ttbr0_el2 a0.root2; isb");
+    let flushed_while_live = format!("{other} tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; isb");
+    let off =
+        format!("{other} msr sctlr_el2 0; isb; tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; msr sctlr_el2 1; isb");
+    let clash: &[&str] = &["asid no-invalidation @0 level 0"];
+    twins(
+        || sequence::el2(false),
+        &[
+            (live.as_str(), clash),
+            // The old root was walked until the new one took effect.
+            (flushed_while_live.as_str(), clash),
+            (off.as_str(), RIGHT),
+        ],
+    );
+}
+
+#[test]
+fn guest_accesses() {
+    // Stage 1 off: the address is an intermediate one.
+    twins(
+        guest,
+        &[
+            ("read ipa+10 frame:0+10", RIGHT),
+            ("read ipa+10 frame:1+10", &["stale-access no-invalidation @0 level 3"]),
+            ("str s2t.0 0; dsb ishst; read ipa+10 frame:0+10", RIGHT),
+        ],
+    );
+}

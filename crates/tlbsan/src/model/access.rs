@@ -50,11 +50,18 @@ impl Model {
             _ => return,
         };
         let stage2 = places == EL10 && state.effective.has_stage2();
-        // MMU off: nothing is cached, and nothing to compare with.
-        let Some(loaded) = places.iter().filter_map(|place| state.loaded[*place]).find(|l| l.root.offset(va).is_some())
-        else {
-            return;
+        let stage1 = places.map(|place| state.loaded[place]);
+        let loaded = match stage1.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
+            Some(loaded) => loaded,
+            // Stage 1 is off: the address is an intermediate one.
+            None if stage1 == [None; 2] && stage2 => match state.loaded[STAGE2] {
+                Some(loaded) if loaded.root.offset(va).is_some() => loaded,
+                _ => return,
+            },
+            // MMU off: nothing is cached, and nothing to compare with.
+            None => return,
         };
+        self.summary.accesses += 1;
         if !stage2 && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
             return;
         }
@@ -175,7 +182,8 @@ fn by_memory<W: World>(world: &W, registers: &Registers, places: [usize; 2], va:
         Ok(_) => None,
         Err(_) => return Walk::Lost,
     };
-    let mut stage1 = Walk::Lost;
+    let off = loaded.clone().next().is_none();
+    let mut stage1 = if off && stage2.is_some() { Walk::Leaf(va) } else { Walk::Lost };
     for loaded in loaded.filter(|loaded| loaded.root.offset(va).is_some()) {
         stage1 = match &stage2 {
             None => walk(&loaded.root, va, load),

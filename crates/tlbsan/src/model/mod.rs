@@ -1,8 +1,8 @@
 //! The model: events in, records out.
 //!
-//! It keeps the shadow in step with memory ([`tables`]), follows what each PE translates through ([`contexts`]), opens a
+//! It keeps the shadow in step with memory (`tables`), follows what each PE translates through (`contexts`), opens a
 //! residue for whatever leaves the tables, lets barriers and TLBIs work on the residues, asks the rules after each step and
-//! tells their verdicts ([`verdicts`]). Accesses by virtual address are judged in [`access`]. It does not know where events
+//! tells their verdicts (`verdicts`). Accesses by virtual address are judged in `access`. It does not know where events
 //! come from, and no sequence of them makes it panic or grow without bound.
 
 mod access;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A residue is closed when no PE may hold it any more. A TLBI that does not suffice leaves a note why: R4 and R5 are never
-//! verdicts, they explain one. What a TLBI does is in [`invalidate`], how a verdict is explained in [`explain`]; here is
+//! verdicts, they explain one. What a TLBI does is in `invalidate`, how a verdict is explained in `explain`; here is
 //! where residues are kept and found.
 //!
 //! They are indexed by what they translate, by ASID, by space and by where they lead, so that no event looks at residues
