@@ -157,7 +157,8 @@ impl Stage<'_> {
             .map_err(|error| format!("{error}"))?
             .with_remedy(remedy);
         let cores = smp::core_count();
-        let stage = Stage { space, cores, pool: &pool, tlb, remedy, steps: Steps::new(cores), failure: Lock::new(None) };
+        let stage =
+            Stage { space, cores, pool: &pool, tlb, remedy, steps: Steps::new(cores), failure: Lock::new(None) };
 
         Tampered::open(loss);
         let entry = Steps::new(cores);

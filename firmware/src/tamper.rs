@@ -86,21 +86,29 @@ impl Tampered {
     }
 }
 
+/// An address space that no case has.
+fn other(asid: Asid) -> Asid {
+    Asid::new(asid.number() ^ 0x80)
+}
+
 // SAFETY: executes each instruction on the calling PE, except what a scenario has go wrong to show that it is missed. Nothing but
 // the scenario's own space, which nobody else relies on, issues through it.
 unsafe impl Issue for Tampered {
     fn tlbi(&self, op: Op) {
-        let Op { scope, target } = op;
-        let op = match (Self::note(Instruction::Tlbi(op)), target) {
-            (Loss::Nth(_), _) | (Loss::LeafTlbis, Target::Va { leaf_only: true, .. }) => return,
-            (Loss::Broadcast, _) => Op { scope: Scope::Local, target },
+        let bent = |target| Op { target, ..op };
+        let op = match (Self::note(Instruction::Tlbi(op)), op.target) {
+            (Loss::Nth(_), _)
+            | (Loss::LeafTlbis, Target::Va { leaf_only: true, .. } | Target::VaRange { leaf_only: true, .. }) => return,
+            (Loss::Broadcast, _) => Op { scope: Scope::Local, ..op },
+            (Loss::Asid, Target::Asid(asid)) => bent(Target::Asid(other(asid))),
             (Loss::Asid, Target::Va { va, asid: Some(asid), leaf_only, ttl }) => {
-                let asid = Some(Asid::new(asid.number() ^ 0x80));
-                Op { scope, target: Target::Va { va, asid, leaf_only, ttl } }
+                bent(Target::Va { va, asid: Some(other(asid)), leaf_only, ttl })
+            }
+            (Loss::Asid, Target::VaRange { pages, asid: Some(asid), leaf_only }) => {
+                bent(Target::VaRange { pages, asid: Some(other(asid)), leaf_only })
             }
             (Loss::Address, Target::Va { va, asid, leaf_only, ttl }) => {
-                let va = VirtAddr::new(va.bits() ^ 0x8000);
-                Op { scope, target: Target::Va { va, asid, leaf_only, ttl } }
+                bent(Target::Va { va: VirtAddr::new(va.bits() ^ 0x8000), asid, leaf_only, ttl })
             }
             _ => op,
         };

@@ -66,7 +66,8 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         if pending {
             self.flush_pending(&mut record);
         }
-        let Ok(()) = walk(&space.memory, space.root(), range, &mut Map { start: range.start(), frame, attributes, tables });
+        let Ok(()) =
+            walk(&space.memory, space.root(), range, &mut Map { start: range.start(), frame, attributes, tables });
         self.published = false;
         Ok(())
     }
@@ -157,9 +158,7 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         match self.space.remedy {
             Remedy::WholeRange => Some(Invalidation::pages(asid, asked, Level::L3, Depth::Full)),
             Remedy::WholeSpace => Some(Invalidation::asid(asid)),
-            Remedy::Counters => {
-                record.reach().map(|(stride, depth)| Invalidation::pages(asid, asked, stride, depth))
-            }
+            Remedy::Counters => record.reach().map(|(stride, depth)| Invalidation::pages(asid, asked, stride, depth)),
             Remedy::Wait => None,
         }
     }

@@ -67,8 +67,13 @@ address! {
 }
 
 address! {
-    /// An output address of stage 1.
+    /// An output address of stage 1, where there is no stage 2.
     PhysAddr
+}
+
+address! {
+    /// An intermediate physical address: what stage 1 puts out and stage 2 translates.
+    Ipa
 }
 
 /// An address space identifier: TTBRn_EL1.ASID, 8 or 16 bits wide (ID_AA64MMFR0_EL1.ASIDBits).
@@ -84,6 +89,11 @@ impl Asid {
     /// The number.
     pub const fn number(self) -> u16 {
         self.0
+    }
+
+    /// Whether it has at most that many bits.
+    pub const fn fits(self, bits: u8) -> bool {
+        bits >= 16 || self.0 >> bits == 0
     }
 }
 
@@ -125,6 +135,13 @@ pub enum RangeError {
         /// Its size in bytes.
         size: u64,
     },
+    /// The range runs past 2^52, the largest IPA without 128-bit descriptors.
+    BeyondIpa {
+        /// Where the range was to start.
+        start: Ipa,
+        /// Its size in bytes.
+        size: u64,
+    },
 }
 
 impl fmt::Display for RangeError {
@@ -136,6 +153,9 @@ impl fmt::Display for RangeError {
             }
             Self::NonCanonical { start, size } => {
                 write!(f, "range of {size:#x} bytes at {start} leaves the lower or the upper half of the address space")
+            }
+            Self::BeyondIpa { start, size } => {
+                write!(f, "range of {size:#x} bytes at {start} runs past the largest intermediate physical address")
             }
         }
     }
@@ -199,7 +219,7 @@ impl VaRange {
             .then(|| Self { start: self.start.min(other.start), last: self.last.max(other.last) })
     }
 
-    /// The range widened to multiples of `size`, a power of two of at most 2^51 bytes (it then stays within its half).
+    /// The range widened to multiples of `size`, a power of two of at most 2^52 bytes (it then stays within its half).
     pub const fn widen(self, size: u64) -> Self {
         Self { start: self.start.align_down(size), last: VirtAddr(self.last.0 | size.wrapping_sub(1)) }
     }
@@ -213,6 +233,63 @@ impl fmt::Display for VaRange {
 }
 
 impl fmt::Debug for VaRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A range of intermediate physical addresses: never empty, and below 2^52.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IpaRange {
+    start: Ipa,
+    size: u64,
+}
+
+impl IpaRange {
+    /// The `size` bytes from `start`.
+    ///
+    /// # Errors
+    /// [`RangeError`] if the range is empty, wraps, or runs past 2^52, the largest IPA without 128-bit descriptors.
+    pub const fn new(start: Ipa, size: u64) -> Result<Self, RangeError> {
+        let va = VirtAddr::new(start.bits());
+        if size == 0 {
+            return Err(RangeError::Empty { start: va });
+        }
+        let Some(last) = start.checked_add(size - 1) else {
+            return Err(RangeError::Wraps { start: va, size });
+        };
+        if last.bits() >> 52 != 0 {
+            return Err(RangeError::BeyondIpa { start, size });
+        }
+        Ok(Self { start, size })
+    }
+
+    /// First address.
+    pub const fn start(self) -> Ipa {
+        self.start
+    }
+
+    /// Size in bytes; never 0.
+    pub const fn size(self) -> u64 {
+        self.size
+    }
+
+    /// First address and number of bytes, widened to multiples of `size`, a power of two of at most 2^52 bytes.
+    pub(crate) const fn widened(self, size: u64) -> (u64, u64) {
+        let start = self.start.align_down(size).bits();
+        let last = (self.start.bits() + (self.size - 1)) | (size - 1);
+        (start, last - start + 1)
+    }
+}
+
+impl fmt::Display for IpaRange {
+    /// `0x1000..0x3000`, the end exclusive as people write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..{:#x}", self.start, self.start.bits() + self.size)
+    }
+}
+
+impl fmt::Debug for IpaRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

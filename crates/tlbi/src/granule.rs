@@ -28,15 +28,53 @@ impl Granule {
         1 << self.shift()
     }
 
-    /// log2 of the number of bytes that one entry at `level` translates.
+    /// The granule as TLBI operands name it, in TTL and TG: 1, 2, 3.
+    pub(crate) const fn tg(self) -> u64 {
+        match self {
+            Self::K4 => 1,
+            Self::K16 => 2,
+            Self::K64 => 3,
+        }
+    }
+
+    /// log2 of the number of bytes that one entry at `level` translates; at most 52, where a walk has no such level.
     pub const fn level_shift(self, level: Level) -> u32 {
         // A table holds 2^(shift - 3) entries of 8 bytes; level 3 entries span one page.
-        self.shift() + (self.shift() - 3) * (3 - level.number()) as u32
+        let shift = self.shift() + (self.shift() - 3) * (3 - level.number()) as u32;
+        if shift < 52 { shift } else { 52 }
+    }
+
+    /// Whether a walk with this granule has tables at `level`, with or without TCR_ELx.DS set (Arm ARM D8.2): down from 0,
+    /// with 64 KiB from 1; with 4 KiB and DS from -1.
+    pub const fn has_level(self, level: Level, lpa2: bool) -> bool {
+        match self {
+            Self::K4 => level.number() >= if lpa2 { -1 } else { 0 },
+            Self::K16 => level.number() >= 0,
+            Self::K64 => level.number() >= 1,
+        }
+    }
+
+    /// Whether a level hint can name a leaf at `level`: an encoding that is not reserved (Arm ARM D8.16 "TTL").
+    pub(crate) const fn has_hint(self, level: Level, lpa2: bool) -> bool {
+        match self {
+            Self::K16 => level.number() >= if lpa2 { 1 } else { 2 },
+            Self::K4 | Self::K64 => level.number() >= 1,
+        }
     }
 
     /// Number of bytes that one entry at `level` translates.
     pub const fn level_size(self, level: Level) -> u64 {
         1 << self.level_shift(level)
+    }
+}
+
+impl fmt::Display for Granule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::K4 => "4 KiB",
+            Self::K16 => "16 KiB",
+            Self::K64 => "64 KiB",
+        })
     }
 }
 

@@ -17,6 +17,16 @@ pub unsafe trait Issue {
     fn dsb(&self, dsb: Dsb);
     /// Executes an ISB.
     fn isb(&self);
+
+    /// Executes `IC IALLU`: for [`Tlb::context_switched`](crate::Tlb::context_switched) on CPUs with the erratum.
+    ///
+    /// As provided, it is executed on the PE itself, and on a host there is none: an implementation that records or simulates
+    /// wants its own.
+    #[inline(always)]
+    fn ic_iallu(&self) {
+        #[cfg(target_arch = "aarch64")]
+        crate::barrier::ic_iallu();
+    }
 }
 
 // SAFETY: hands every call on.
@@ -34,6 +44,11 @@ unsafe impl<I: Issue + ?Sized> Issue for &I {
     #[inline(always)]
     fn isb(&self) {
         (**self).isb();
+    }
+
+    #[inline(always)]
+    fn ic_iallu(&self) {
+        (**self).ic_iallu();
     }
 }
 
@@ -82,6 +97,8 @@ pub enum Instruction {
     Dsb(Dsb),
     /// An ISB.
     Isb,
+    /// `IC IALLU`.
+    IcIallu,
 }
 
 impl fmt::Display for Instruction {
@@ -90,6 +107,7 @@ impl fmt::Display for Instruction {
             Self::Tlbi(op) => op.fmt(f),
             Self::Dsb(dsb) => dsb.fmt(f),
             Self::Isb => f.write_str("isb"),
+            Self::IcIallu => f.write_str("ic iallu"),
         }
     }
 }
@@ -151,5 +169,9 @@ unsafe impl<const N: usize> Issue for Recorder<N> {
 
     fn isb(&self) {
         self.record(Instruction::Isb);
+    }
+
+    fn ic_iallu(&self) {
+        self.record(Instruction::IcIallu);
     }
 }

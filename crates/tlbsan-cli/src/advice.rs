@@ -83,6 +83,11 @@ pub(crate) fn advice(v: &Violation) -> String {
                 "{dsb} on {pe} after {op}, {before}: only the PE that issued a TLBI can wait for it, and ISHST does not wait"
             )
         }
+        Cause::NotSynchronised => {
+            "ISB after the DSB that completes the TLBI, before this PE uses the address again: without FEAT_ETS2 its own \
+             accesses are ordered by a context synchronisation event only, and instruction fetches always are"
+                .to_owned()
+        }
     }
 }
 
@@ -92,6 +97,8 @@ fn deadline(v: &Violation) -> &'static str {
         Kind::Remade | Kind::LiveChange => "before the new entry is written",
         Kind::Reused => "before the page is used again",
         Kind::Claimed => "before it is declared clean",
+        Kind::StaleAccess => "before the address is used",
+        Kind::Asid => "before the identifier is used for other tables",
     }
 }
 

@@ -12,11 +12,13 @@ use crate::paint::Colour;
 pub(crate) enum Action {
     /// Print this and leave.
     Print(&'static str),
-    /// Run a guest.
+    /// Run a guest, and record it if [`Options::record`] says where.
     Run(Box<Options>),
+    /// Judge a trace.
+    Check(PathBuf, Box<Options>),
 }
 
-/// The options of `tlbsan run`.
+/// The options of `tlbsan run`, `record` and `check`.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     /// ELF files with symbols.
@@ -37,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
+    /// Where the trace goes.
+    pub(crate) record: Option<PathBuf>,
     /// Colour.
     pub(crate) colour: Colour,
     /// The arguments for QEMU.
@@ -52,7 +56,9 @@ tlbsan runs any aarch64 kernel under QEMU and tells whether it left a stale TLB 
 
 Usage:
   tlbsan run [options] -- <arguments of qemu-system-aarch64>
-  tlbsan help run        the options, the exit codes, examples
+  tlbsan record -o TRACE [options] -- <arguments of qemu-system-aarch64>
+  tlbsan check [options] TRACE
+  tlbsan help run        the options, the exit codes, examples; likewise help record, help check
   tlbsan --version
 
 Example:
@@ -95,6 +101,28 @@ Examples:
   tlbsan run --json run.json --timeout 600 -- -M virt -cpu max -m 2G -nographic -kernel Image -append console=ttyAMA0
 ";
 
+/// `tlbsan help record`.
+const HELP_RECORD: &str = "\
+Usage: tlbsan record -o TRACE [options] -- <arguments of qemu-system-aarch64>
+
+Does what `tlbsan run` does, with the same options and exit codes, and writes down in TRACE what the checker was told and what it
+asked: `tlbsan check TRACE` gives the same verdicts without QEMU.
+";
+
+/// `tlbsan help check`.
+const HELP_CHECK: &str = "\
+Usage: tlbsan check [options] TRACE
+
+Judges a trace, without QEMU: the records are those of the run that was recorded, byte for byte.
+
+Options, as for `tlbsan run`: --symbols ELF, --json FILE, --ignore-hints, --stories, --quiet, --color WHEN
+
+Exit codes, the first that applies:
+  2  the trace is cut off, damaged or none; what it says before that place is told
+  1  violations, or a case that did not show what it expects
+  0  clean
+";
+
 /// Reads the command line without the program's name. The error is a sentence.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
     let mut ours: Vec<OsString> = args.into_iter().collect();
@@ -104,24 +132,37 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
         guest.into_iter().skip(1).collect::<Vec<_>>()
     });
     let mut parser = lexopt::Parser::from_args(ours);
-    match parser.next().map_err(sentence)? {
+    let word = match parser.next().map_err(sentence)? {
         None | Some(Short('h') | Long("help")) => return Ok(Action::Print(HELP)),
         Some(Short('V') | Long("version")) => return Ok(Action::Print(VERSION)),
         Some(Value(word)) if word == "help" => {
             return Ok(Action::Print(match parser.next().map_err(sentence)? {
                 Some(Value(topic)) if topic == "run" => HELP_RUN,
+                Some(Value(topic)) if topic == "record" => HELP_RECORD,
+                Some(Value(topic)) if topic == "check" => HELP_CHECK,
                 _ => HELP,
             }));
         }
-        Some(Value(word)) if word == "run" => {}
+        Some(Value(word)) if word == "run" || word == "record" || word == "check" => word,
         Some(other) => return Err(sentence(other.unexpected())),
-    }
+    };
+    let (records, checks) = (word == "record", word == "check");
+    let help = if records {
+        HELP_RECORD
+    } else if checks {
+        HELP_CHECK
+    } else {
+        HELP_RUN
+    };
+    let mut trace = None;
 
     let mut options = Options::default();
     while let Some(arg) = parser.next().map_err(sentence)? {
         match arg {
             Long("symbols") => options.symbols.push(value(&mut parser)?.into()),
             Long("json") => options.json = Some(value(&mut parser)?.into()),
+            Short('o') | Long("output") if records => options.record = Some(value(&mut parser)?.into()),
+            Value(path) if checks && trace.is_none() => trace = Some(path.into()),
             Long("ignore-hints") => options.ignore_hints = true,
             Long("stories") => options.stories = true,
             Long("trace") => options.trace = true,
@@ -143,12 +184,24 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
                     _ => return Err(format!("--color takes auto, always or never, not {}", text.display())),
                 };
             }
-            Short('h') | Long("help") => return Ok(Action::Print(HELP_RUN)),
-            Value(word) => {
+            Short('h') | Long("help") => return Ok(Action::Print(help)),
+            Value(word) if !checks => {
                 return Err(format!("{} stands before `--`; the arguments for QEMU come after it", word.display()));
             }
             other => return Err(sentence(other.unexpected())),
         }
+    }
+    if checks {
+        if guest.is_some() {
+            return Err("a trace is judged without QEMU; leave `--` and what follows out".to_owned());
+        }
+        let trace = trace.ok_or("there is no trace; name one, as in `tlbsan check run.trace`")?;
+        return Ok(Action::Check(trace, Box::new(options)));
+    }
+    if records && options.record.is_none() {
+        return Err(
+            "there is no place for the trace; name one with `-o`, as in `tlbsan record -o run.trace -- ...`".to_owned()
+        );
     }
     options.guest =
         guest.ok_or("there is no `--`; the arguments for QEMU come after it, as in `tlbsan run -- -M virt ...`")?;
@@ -182,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_written_and_read_where_asked() {
+        let Ok(Action::Run(options)) = run(&["record", "-o", "t", "-q", "--", "-M", "virt"]) else { panic!("right") };
+        assert_eq!((options.record, options.quiet), (Some(PathBuf::from("t")), true));
+        let Ok(Action::Check(trace, options)) = run(&["check", "--json", "j", "t"]) else { panic!("right") };
+        assert_eq!((trace, options.json), (PathBuf::from("t"), Some(PathBuf::from("j"))));
+    }
+
+    #[test]
     fn mistakes_are_told_with_the_way_out() {
         for (args, word) in [
             (&["run", "-M", "virt"][..], "help run"),
@@ -191,6 +252,11 @@ mod tests {
             (&["run", "--color", "red", "--"], "auto"),
             (&["run", "--symbols"], "help run"),
             (&["walk"], "help run"),
+            (&["record", "--"], "`-o`"),
+            (&["run", "-o", "x", "--"], "help run"),
+            (&["check"], "name one"),
+            (&["check", "a", "b"], "help run"),
+            (&["check", "a", "--", "-M"], "without QEMU"),
         ] {
             match run(args) {
                 Err(error) => assert!(error.contains(word), "{args:?}: {error}"),

@@ -62,6 +62,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) ignore_hints: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
+    /// Where the plugin writes a trace.
+    pub(crate) record: Option<&'a Path>,
 }
 
 /// What the user's arguments ask for, as far as it concerns the checker.
@@ -134,6 +136,9 @@ pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<(Vec<OsStrin
         if on {
             plugin += &format!(",{option}=on");
         }
+    }
+    if let Some(path) = setup.record {
+        plugin += &format!(",record={}", escape(utf8(path, "-o")?));
     }
     args.extend(["-plugin".into(), plugin.into()]);
     Ok((args, vcpus))

@@ -6,6 +6,7 @@
 //! | `options` | the syntax of QEMU's options                                               |
 //! | `command` | QEMU's command line: what is refused, what is added (pure)                 |
 //! | `qemu`    | QEMU as a program                                                          |
+//! | `check`   | a trace judged without QEMU                                                |
 //! | `run`     | threads, clock, signals: one run from beginning to end                     |
 //! | `console` | the guest's console in lines                                               |
 //! | `tap`     | TAP 14, and what becomes of a test point (pure)                            |
@@ -18,6 +19,7 @@
 
 mod advice;
 mod args;
+mod check;
 mod command;
 mod console;
 mod options;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
             Ok(0)
         }
         Ok(Action::Run(options)) => run::run(&options).map_err(|refusal| refusal.0),
+        Ok(Action::Check(trace, options)) => check::check(&trace, &options).map_err(|refusal| refusal.0),
         Err(usage) => Err(usage),
     };
     match done {

@@ -62,6 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         backend: backend.clone(),
         ignore_hints: options.ignore_hints,
         trace: options.trace,
+        record: options.record.as_deref(),
     };
     let (args, vcpus) = build(&options.guest, &setup)?;
     let _file = Unlink(match backend {
@@ -152,7 +153,7 @@ fn follow<W: Write>(
                     Record::Start { .. } => heard.started = true,
                     Record::End(summary) => heard.end = Some(summary.clone()),
                     Record::Notice { text } => heard.notice = Some(text.clone()),
-                    Record::Violation(_) | Record::Case(_) => {}
+                    Record::Violation(_) | Record::Remark(_) | Record::Case(_) => {}
                 }
                 session.record(*record, now);
             }

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use tlbsan::report::{CaseResult, Record, Verdict, Violation};
+use tlbsan::report::{CaseResult, Record, Severity, Verdict, Violation};
 
 use crate::console::{PATIENCE, Piece, Splitter};
 use crate::outcome::Tally;
 use crate::paint::{Paint, count};
-use crate::story::{tell, verdict};
+use crate::story::{self, tell, verdict};
 use crate::symbols::Names;
 use crate::tap::{self, Line, Point};
 
@@ -100,6 +100,14 @@ impl<'a, W: Write> Session<'a, W> {
             Record::Notice { text } => {
                 let text = format!("{} {text}", self.style.paint.yellow("tlbsan: note:"));
                 self.say(&[text]);
+            }
+            Record::Remark(remark) => {
+                let text = format!("tlbsan: {}", story::remark(&remark, self.style.paint));
+                self.say(&[text]);
+            }
+            Record::Violation(violation) if violation.severity != Severity::Error => {
+                let lines = tell(&violation, self.names, self.style.paint);
+                self.say(&lines);
             }
             Record::Violation(violation) => match violation.case {
                 Some(id) if !self.told.contains(&id) => self.held.entry(id).or_default().push(*violation),

@@ -39,6 +39,8 @@ fn violation(case: Option<u64>) -> Record {
         attempts: vec![],
         more_attempts: 0,
         times: 1,
+        severity: Severity::Error,
+        accessed: None,
     }))
 }
 

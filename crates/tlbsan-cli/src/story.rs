@@ -2,7 +2,7 @@
 //!
 //! Pure: from the record and whoever can name addresses to lines of text. Knows neither TAP nor the console.
 
-use tlbsan::report::{Descriptor, Site, Verdict, Violation};
+use tlbsan::report::{Descriptor, Remark, Severity, Site, Verdict, Violation};
 use tlbsan_hint::Kind;
 
 use crate::advice::advice;
@@ -19,6 +19,10 @@ pub(crate) fn verdict(v: &Verdict) -> String {
 
 /// The whole story, line by line.
 pub(crate) fn tell(v: &Violation, names: &dyn Names, paint: Paint) -> Vec<String> {
+    if v.severity != Severity::Error {
+        // Advice takes no more than a line.
+        return vec![paint.dim(&format!("advice [{}, {}]: {}", v.kind, v.cause, headline(v)))];
+    }
     let tag = format!("stale translation [{}, {}]:", v.kind, v.cause);
     let mut lines = vec![format!("{} {}", paint.red(&tag), paint.bold(&headline(v)))];
     lines.push(format!(
@@ -61,6 +65,12 @@ pub(crate) fn tell(v: &Violation, names: &dyn Names, paint: Paint) -> Vec<String
     lines
 }
 
+/// A remark, in one line.
+pub(crate) fn remark(remark: &Remark, paint: Paint) -> String {
+    let word = if remark.severity == Severity::Cost { "cost" } else { "advice" };
+    paint.dim(&format!("{word}: {} (PE {} at {})", remark.text, remark.site.pe, hex(remark.site.pc.into())))
+}
+
 /// What is wrong, in plain words.
 fn headline(v: &Violation) -> String {
     let (span, pes, entry) = (span(v.start, v.size), pes(&v.pes), entry(v));
@@ -77,7 +87,24 @@ fn headline(v: &Violation) -> String {
             format!("{span} was changed while in use, and {pes} may hold the {entry} beside the new entry")
         }
         Kind::Claimed => format!("{span} was declared clean, but {pes} may still {still}"),
+        Kind::StaleAccess => match &v.accessed {
+            Some(access) => format!(
+                "{pes} used {} for {}, where the tables give {}",
+                hex(access.used.into()),
+                hex(access.va.into()),
+                access.tables.map_or_else(|| "nothing".to_owned(), |pa| hex(pa.into()))
+            ),
+            None => format!("{pes} used an old translation of {span}"),
+        },
+        Kind::Asid => {
+            format!("other tables are loaded under the {} of {span}, and {pes} may still {still}", identifier(v))
+        }
     }
+}
+
+/// What the tables are told apart by.
+fn identifier(v: &Violation) -> &'static str {
+    if v.asids.is_empty() { "identifier" } else { "ASID" }
 }
 
 /// What ended the time in which a stale entry is allowed.
@@ -88,6 +115,8 @@ fn triggered(v: &Violation) -> &'static str {
         Kind::Reused => "made the frame a table",
         Kind::LiveChange => "wrote the new entry without a break in between",
         Kind::Claimed => "declared it clean, by a hint",
+        Kind::StaleAccess => "accessed it",
+        Kind::Asid => "loaded other tables",
     }
 }
 

@@ -71,6 +71,8 @@ fn hang_of_2019() -> Violation {
         }],
         more_attempts: 3,
         times: 1,
+        severity: Severity::Error,
+        accessed: None,
     }
 }
 
@@ -174,4 +176,22 @@ fn the_advice_names_the_instruction_that_was_tried() {
     ] {
         assert!(with(cause, op).contains(word), "{cause}: {}", with(cause, op));
     }
+}
+
+#[test]
+fn advice_is_one_line_and_names_no_error() {
+    let lines = tell(&Violation { severity: Severity::Advice, ..hang_of_2019() }, &Stripped, Paint::PLAIN);
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("advice [remade, leaf-only]: "), "{lines:?}");
+    let cost = Remark { severity: Severity::Cost, text: "nobody ran ASID 9".into(), site: site(1, 0x100, &[]) };
+    assert_eq!(remark(&cost, Paint::PLAIN), "cost: nobody ran ASID 9 (PE 1 at 0x100)");
+}
+
+#[test]
+fn a_stale_access_shows_both_addresses() {
+    let accessed = Some(tlbsan::report::Accessed { va: 0x4000_0010, used: 0x10_0010, tables: Some(0x20_0010) });
+    let v = Violation { kind: Kind::StaleAccess, cause: Cause::NotSynchronised, accessed, ..hang_of_2019() };
+    let text = story(&v, &Stripped);
+    assert!(text.contains("used 0x10_0010 for 0x4000_0010, where the tables give 0x20_0010"), "{text}");
+    assert!(text.contains("ISB after the DSB"), "{text}");
 }

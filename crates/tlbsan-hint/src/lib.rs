@@ -63,6 +63,10 @@ names! {
         LiveChange = 3 "live-change",
         /// The kernel said that something is flushed, or freed a frame, and it may still be cached.
         Claimed = 4 "claimed",
+        /// An access used another physical address than the tables give, although nothing stale was allowed any more.
+        StaleAccess = 5 "stale-access",
+        /// An ASID or VMID was loaded with other tables while entries of the earlier ones may be cached under it.
+        Asid = 6 "asid",
     }
 }
 
@@ -89,6 +93,8 @@ names! {
         NotOrdered = 9 "not-ordered",
         /// No DSB of the issuing PE completed the TLBI (R5).
         NotCompleted = 10 "not-completed",
+        /// The PE executed no context synchronisation event after the completed TLBI and before its access (R6).
+        NotSynchronised = 11 "not-synchronised",
     }
 }
 
@@ -209,6 +215,12 @@ impl Hint {
             Self::FlushClaimed { start, size, asid } => (HintCode::FLUSH_CLAIMED, [start, size, asid as u64, 0]),
             Self::Label { text, len } => (HintCode::LABEL, [text, len, 0, 0]),
         }
+    }
+
+    /// The instruction that carries the hint, and its arguments in x0..x3.
+    pub const fn insn(self) -> (u32, [u64; 4]) {
+        let (code, args) = self.encode();
+        (MOVZ_XZR | ((FIRST_IMM + code) as u32) << 5, args)
     }
 
     /// Executes the hint on this PE.

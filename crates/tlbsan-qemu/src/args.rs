@@ -17,12 +17,15 @@ pub(crate) struct Args {
     pub(crate) ignore_hints: bool,
     /// Print every event on standard error.
     pub(crate) trace: bool,
+    /// Where the trace goes, if the run is recorded.
+    pub(crate) record: Option<String>,
 }
 
 impl Args {
     /// Reads `key=value` arguments. The error is a sentence for the user.
     pub(crate) fn parse<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let (mut fd, mut ram, mut backend, mut ignore_hints, mut trace) = (None, None, None, false, false);
+        let mut record = None;
         for arg in args {
             let (key, value) = arg.split_once('=').ok_or_else(|| format!("argument {arg}: expected key=value"))?;
             let wrong = |what: &str| format!("argument {arg}: expected {what}");
@@ -30,14 +33,19 @@ impl Args {
                 "fd" => fd = Some(value.parse().ok().filter(|fd| *fd >= 0).ok_or_else(|| wrong("a file descriptor"))?),
                 "ram" => ram = Some(parse_ram(value).ok_or_else(|| wrong("ram=0xBASE:0xSIZE, in whole 4 KiB pages"))?),
                 "backend" => backend = Some(value.to_owned()),
+                "record" => record = Some(value.to_owned()),
                 "ignore-hints" => ignore_hints = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "trace" => trace = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
-                _ => return Err(format!("argument {arg}: unknown; known are fd, ram, backend, ignore-hints, trace")),
+                _ => {
+                    return Err(format!(
+                        "argument {arg}: unknown; known are fd, ram, backend, ignore-hints, trace, record"
+                    ));
+                }
             }
         }
         let fd = fd.ok_or("argument fd=N is missing: the file descriptor for the records")?;
         let (ram_base, ram_size) = ram.ok_or("argument ram=0xBASE:0xSIZE is missing: guest RAM")?;
-        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace })
+        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace, record })
     }
 }
 
@@ -75,6 +83,7 @@ mod tests {
             backend: Some("/dev/shm/ram".into()),
             ignore_hints: true,
             trace: false,
+            record: None,
         };
         assert_eq!(args, Ok(expected));
     }

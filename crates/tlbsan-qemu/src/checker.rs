@@ -8,30 +8,40 @@ use crate::memory::Ram;
 use crate::vcpu::Vcpu;
 use crate::watch::Watched;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use tlbsan::trace::Recorder;
 use tlbsan::{Config, Event, Model, Record, What, World};
 
 /// The model and where its records go.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    model: Mutex<Model>,
+    judge: Mutex<Judge>,
     stream: Mutex<Stream>,
     stopped: AtomicBool,
     trace: bool,
 }
 
+/// The model, and who writes down what it is told.
+#[derive(Debug)]
+struct Judge {
+    model: Model,
+    recorder: Option<Recorder<BufWriter<File>>>,
+}
+
 impl Checker {
-    /// A checker that has written its first record.
-    pub(crate) fn new(config: Config, mut stream: Stream, trace: bool) -> io::Result<Self> {
+    /// A checker that has written its first record; `record` is where the trace goes.
+    pub(crate) fn new(config: Config, mut stream: Stream, trace: bool, record: Option<File>) -> io::Result<Self> {
         let mut model = Model::new(config);
         for record in model.take_records() {
             stream.write(&record)?;
         }
-        Ok(Self { model: Mutex::new(model), stream: Mutex::new(stream), stopped: AtomicBool::new(false), trace })
+        let recorder = record.map(|file| Recorder::new(BufWriter::new(file), &config)).transpose()?;
+        let judge = Mutex::new(Judge { model, recorder });
+        Ok(Self { judge, stream: Mutex::new(stream), stopped: AtomicBool::new(false), trace })
     }
 
     /// Whether checking has ended, in whatever way.
@@ -42,7 +52,8 @@ impl Checker {
     /// Shows the model one event of the vCPU that `visit` is about.
     pub(crate) fn handle(&self, visit: &mut Visit<'_>, pc: u64, what: What) {
         // Poisoned: another vCPU's event has panicked in the model, which has stopped the checking.
-        let Ok(mut model) = self.model.lock() else { return };
+        let Ok(mut judge) = self.judge.lock() else { return };
+        let Judge { model, recorder } = &mut *judge;
         // Here, because the checking may have stopped while this vCPU waited.
         if self.stopped() {
             return;
@@ -51,16 +62,26 @@ impl Checker {
         if self.trace {
             eprintln!("tlbsan: PE {} at {pc:#x}: {what:x?}, called from {:x?}", event.pe, visit.stack());
         }
-        model.event(visit, &event);
+        match recorder {
+            None => model.event(visit, &event),
+            Some(recorder) => {
+                if let Err(e) = recorder.event(model, visit, &event) {
+                    self.stop(&format!("cannot write the trace: {e}"));
+                }
+            }
+        }
         self.write(&model.take_records());
     }
 
     /// The run is over: the last records.
     pub(crate) fn finish(&self) {
-        let Ok(mut model) = self.model.lock() else { return };
+        let Ok(mut judge) = self.judge.lock() else { return };
         if !self.stopped() {
-            model.finish();
-            self.write(&model.take_records());
+            if let Some(Err(e)) = judge.recorder.take().map(Recorder::finish) {
+                return self.stop(&format!("cannot write the trace: {e}"));
+            }
+            judge.model.finish();
+            self.write(&judge.model.take_records());
             self.stopped.store(true, Ordering::Relaxed);
         }
     }
@@ -146,7 +167,7 @@ mod tests {
         let fd = writer.as_raw_fd();
         std::mem::forget(writer);
         // SAFETY: open, and given away.
-        let checker = Checker::new(Config::default(), unsafe { Stream::open(fd) }.unwrap(), false).unwrap();
+        let checker = Checker::new(Config::default(), unsafe { Stream::open(fd) }.unwrap(), false, None).unwrap();
         checker.stop("it broke");
         checker.stop("and again");
         checker.finish();

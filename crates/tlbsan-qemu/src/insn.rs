@@ -20,8 +20,6 @@ pub(crate) enum Insn {
     Sysreg(Named, Sysreg, u8),
     /// MSR VBAR_EL1.
     Vbar(Named, u8),
-    /// MSR HCR_EL2.
-    Hcr(u8),
     Hint(HintCode),
     /// DC ZVA or DC GZVA.
     Zero(u8),
@@ -34,13 +32,15 @@ pub(crate) enum Insn {
     },
 }
 
-/// Under which name a register of EL1 is accessed.
+/// Under which name a register is accessed. The register of EL1 stands for its name where the name is one of EL1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     /// `_EL1`: at EL2 with HCR_EL2.E2H it means the register of EL2.
     El1,
     /// `_EL12`: exists at EL2 with HCR_EL2.E2H only.
     El12,
+    /// `_EL2`.
+    El2,
 }
 
 /// `MSR <system register>, Xt` with op0 = 3: what remains selects the register.
@@ -103,43 +103,70 @@ fn decode_system(insn: u32) -> Option<Insn> {
     if insn & 0xfff8_0000 != MSR {
         return None;
     }
-    const HCR_EL2: u32 = sysreg(4, 1, 1, 0);
-    const EL1: u32 = 0;
-    const EL12: u32 = 5;
+    // op1: which name.
     let selector = insn & 0x7_ffe0;
-    if selector == HCR_EL2 {
-        return Some(Insn::Hcr(rt));
-    }
     let named = match selector >> 16 {
-        EL1 => Named::El1,
-        EL12 => Named::El12,
+        0 => Named::El1,
+        5 => Named::El12,
+        4 => Named::El2,
         _ => return None,
     };
     const SCTLR: u32 = sysreg(0, 1, 0, 0);
+    const HCR: u32 = sysreg(0, 1, 1, 0);
     const TTBR0: u32 = sysreg(0, 2, 0, 0);
     const TTBR1: u32 = sysreg(0, 2, 0, 1);
     const TCR: u32 = sysreg(0, 2, 0, 2);
+    const VTTBR: u32 = sysreg(0, 2, 1, 0);
+    const VTCR: u32 = sysreg(0, 2, 1, 2);
+    const MAIR: u32 = sysreg(0, 10, 2, 0);
     const VBAR: u32 = sysreg(0, 12, 0, 0);
-    match selector & 0xffff {
-        SCTLR => Some(Insn::Sysreg(named, Sysreg::SctlrEl1, rt)),
-        TTBR0 => Some(Insn::Sysreg(named, Sysreg::Ttbr0El1, rt)),
-        TTBR1 => Some(Insn::Sysreg(named, Sysreg::Ttbr1El1, rt)),
-        TCR => Some(Insn::Sysreg(named, Sysreg::TcrEl1, rt)),
-        VBAR => Some(Insn::Vbar(named, rt)),
-        _ => None,
+    let register = match (selector & 0xffff, named == Named::El2) {
+        (VBAR, false) => return Some(Insn::Vbar(named, rt)),
+        (HCR, true) => Sysreg::HcrEl2,
+        (VTTBR, true) => Sysreg::VttbrEl2,
+        (VTCR, true) => Sysreg::VtcrEl2,
+        (SCTLR, el2) => either(el2, Sysreg::SctlrEl1),
+        (TTBR0, el2) => either(el2, Sysreg::Ttbr0El1),
+        (TTBR1, el2) => either(el2, Sysreg::Ttbr1El1),
+        (TCR, el2) => either(el2, Sysreg::TcrEl1),
+        (MAIR, el2) => either(el2, Sysreg::MairEl1),
+        _ => return None,
+    };
+    Some(Insn::Sysreg(named, register, rt))
+}
+
+/// The register of EL1, or the one of EL2 that corresponds to it.
+fn either(el2: bool, register: Sysreg) -> Sysreg {
+    if el2 { of_el2(register) } else { register }
+}
+
+/// What the name of a register of EL1 means at EL2 with HCR_EL2.E2H.
+pub(crate) fn of_el2(register: Sysreg) -> Sysreg {
+    match register {
+        Sysreg::Ttbr0El1 => Sysreg::Ttbr0El2,
+        Sysreg::Ttbr1El1 => Sysreg::Ttbr1El2,
+        Sysreg::TcrEl1 => Sysreg::TcrEl2,
+        Sysreg::SctlrEl1 => Sysreg::SctlrEl2,
+        Sysreg::MairEl1 => Sysreg::MairEl2,
+        other => other,
     }
 }
 
-/// The DSB, an nXS form taken as the plain one, and a reserved option as SY.
+/// The lowest exception level at which a TLBI is defined: op1 says so.
+pub(crate) fn lowest_level(mnemonic: Mnemonic) -> u8 {
+    match mnemonic.insn(0) >> 16 & 7 {
+        0 => 1,
+        4 => 2,
+        _ => 3,
+    }
+}
+
+/// The DSB, a reserved option as SY.
 fn decode_dsb(insn: u32) -> Option<Dsb> {
     if let Some(dsb) = Dsb::from_insn(insn) {
         return Some(dsb);
     }
     match insn {
-        0xd503_323f => Some(Dsb::Osh),
-        0xd503_363f => Some(Dsb::Nsh),
-        0xd503_3a3f => Some(Dsb::Ish),
-        0xd503_3e3f => Some(Dsb::Sy),
         // Options 8 and 12; 0 and 4 are SSBB and PSSBB, no DSBs.
         0xd503_389f | 0xd503_3c9f => Some(Dsb::Sy),
         _ => None,
@@ -160,20 +187,26 @@ fn decode_memory_op(insn: u32) -> Option<Insn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tlbi::{Form, Scope};
+
+    fn tlbi(form: Form, scope: Scope, nxs: bool, xt: u8) -> Insn {
+        Insn::Tlbi(Mnemonic::new(form, scope, nxs).expect("an instruction"), xt)
+    }
 
     /// What llvm-mc makes of the text, and what it must be taken for.
     #[test]
     fn assembled_instructions_are_recognised() {
         for (insn, text, expected) in [
-            (0xd508_8328, "tlbi vae1is, x8", Insn::Tlbi(Mnemonic::Vae1is, 8)),
-            (0xd508_831f, "tlbi vmalle1is", Insn::Tlbi(Mnemonic::Vmalle1is, 31)),
-            (0xd50c_879f, "tlbi alle1", Insn::UnknownTlbi(0xd50c_879f)),
-            (0xd508_9328, "tlbi vae1isnxs, x8", Insn::UnknownTlbi(0xd508_9328)),
+            (0xd508_8328, "tlbi vae1is, x8", tlbi(Form::Vae1, Scope::Inner, false, 8)),
+            (0xd508_831f, "tlbi vmalle1is", tlbi(Form::Vmalle1, Scope::Inner, false, 31)),
+            (0xd50c_879f, "tlbi alle1", tlbi(Form::Alle1, Scope::Local, false, 31)),
+            (0xd508_9328, "tlbi vae1isnxs, x8", tlbi(Form::Vae1, Scope::Inner, true, 8)),
+            (0xd50f_8328, "sys #7, c8, c3, #1, x8", Insn::UnknownTlbi(0xd50f_8328)),
             (0xd503_3b9f, "dsb ish", Insn::Dsb(Dsb::Ish)),
-            (0xd503_3a3f, "dsb ishnxs", Insn::Dsb(Dsb::Ish)),
-            (0xd503_363f, "dsb nshnxs", Insn::Dsb(Dsb::Nsh)),
-            (0xd503_323f, "dsb oshnxs", Insn::Dsb(Dsb::Osh)),
-            (0xd503_3e3f, "dsb synxs", Insn::Dsb(Dsb::Sy)),
+            (0xd503_3a3f, "dsb ishnxs", Insn::Dsb(Dsb::IshNxs)),
+            (0xd503_363f, "dsb nshnxs", Insn::Dsb(Dsb::NshNxs)),
+            (0xd503_323f, "dsb oshnxs", Insn::Dsb(Dsb::OshNxs)),
+            (0xd503_3e3f, "dsb synxs", Insn::Dsb(Dsb::SyNxs)),
             (0xd503_3c9f, "dsb #12", Insn::Dsb(Dsb::Sy)),
             (0xd503_3fdf, "isb", Insn::Isb),
             (0xd503_30df, "isb #0", Insn::Isb),
@@ -188,7 +221,12 @@ mod tests {
             (0xd518_1000, "msr sctlr_el1, x0", Insn::Sysreg(Named::El1, Sysreg::SctlrEl1, 0)),
             (0xd51d_2003, "msr ttbr0_el12, x3", Insn::Sysreg(Named::El12, Sysreg::Ttbr0El1, 3)),
             (0xd518_c002, "msr vbar_el1, x2", Insn::Vbar(Named::El1, 2)),
-            (0xd51c_1105, "msr hcr_el2, x5", Insn::Hcr(5)),
+            (0xd518_a203, "msr mair_el1, x3", Insn::Sysreg(Named::El1, Sysreg::MairEl1, 3)),
+            (0xd51c_1105, "msr hcr_el2, x5", Insn::Sysreg(Named::El2, Sysreg::HcrEl2, 5)),
+            (0xd51c_2003, "msr ttbr0_el2, x3", Insn::Sysreg(Named::El2, Sysreg::Ttbr0El2, 3)),
+            (0xd51c_2043, "msr tcr_el2, x3", Insn::Sysreg(Named::El2, Sysreg::TcrEl2, 3)),
+            (0xd51c_2103, "msr vttbr_el2, x3", Insn::Sysreg(Named::El2, Sysreg::VttbrEl2, 3)),
+            (0xd51c_2143, "msr vtcr_el2, x3", Insn::Sysreg(Named::El2, Sysreg::VtcrEl2, 3)),
             (0xd50b_7427, "dc zva, x7", Insn::Zero(7)),
             (0xd50b_7487, "dc gzva, x7", Insn::Zero(7)),
         ] {
@@ -218,8 +256,9 @@ mod tests {
     fn neighbours_are_not_recognised() {
         for (insn, text) in [
             (0xd538_2003, "mrs x3, ttbr0_el1"),
-            (0xd518_a203, "msr mair_el1, x3"),
-            (0xd51c_2003, "msr ttbr0_el2, x3"),
+            (0xd518_a303, "msr amair_el1, x3"),
+            (0xd51e_2003, "msr ttbr0_el3, x3"),
+            (0xd51c_c002, "msr vbar_el2, x2"),
             (0xd508_7520, "ic ivau-like"),
             (0xd50b_7a20, "dc cvac, x0"),
             (0xd503_309f, "ssbb"),
@@ -258,6 +297,14 @@ mod tests {
         }
         for (insn, text) in [(0x8b02_0020, "add x0, x1, x2"), (0x1400_0001, "b .+4"), (0xd503_201f, "nop")] {
             assert!(!Insn::may_access_memory(insn), "{text}");
+        }
+    }
+
+    #[test]
+    fn tlbis_have_a_lowest_level() {
+        for (form, level) in [(Form::Vae1, 1), (Form::Alle1, 2), (Form::Ipas2e1, 2), (Form::Vae2, 2), (Form::Alle3, 3)]
+        {
+            assert_eq!(lowest_level(Mnemonic::new(form, Scope::Local, false).expect("an instruction")), level);
         }
     }
 }

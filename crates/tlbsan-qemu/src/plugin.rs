@@ -9,21 +9,22 @@
 use crate::args::Args;
 use crate::bindings::{Api, Block, Callbacks, Info, LOADS_AND_STORES, MemInfo, PluginId, READ_REGS};
 use crate::checker::{Checker, Stream, Visit};
-use crate::insn::Insn;
+use crate::insn::{Insn, lowest_level};
 use crate::memory::Ram;
 use crate::vcpu::{PendingStore, Vcpu};
 use crate::watch::Watched;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use tlbsan::{Config, What};
+use tlbsan::{AccessKind, Config, Sysreg, What};
 
 /// Bytes of a page of guest memory here.
 const PAGE: u64 = 0x1000;
 /// No access of QEMU's is larger, so one that begins before this offset stays in its page.
 const MAX_ACCESS: u64 = 64;
-/// DC ZVA's pages among the uninteresting ones. No regime of QEMU's has that number.
+/// DC ZVA's pages among the uninteresting ones, one more for EL2's. No regime of QEMU's has that number.
 const ZERO_REGIME: u64 = 0x800;
 
 /// Everything. QEMU loads a plugin once and never unloads this one.
@@ -76,8 +77,12 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
     let api = Api::resolve(info).map_err(|symbol| format!("this QEMU lacks {symbol}: 9.1 or newer is needed"))?;
     // SAFETY: the launcher opened it for us, as the argument says.
     let stream = unsafe { Stream::open(args.fd) };
-    let checker =
-        stream.and_then(|stream| Checker::new(Config { ignore_hints: args.ignore_hints }, stream, args.trace));
+    let record = match &args.record {
+        Some(path) => Some(File::create(path).map_err(|e| format!("argument record={path}: {e}"))?),
+        None => None,
+    };
+    let config = Config { ignore_hints: args.ignore_hints, ..Config::default() };
+    let checker = stream.and_then(|stream| Checker::new(config, stream, args.trace, record));
     let plugin = Plugin {
         api,
         checker: checker.map_err(|e| format!("argument fd={}: {e}", args.fd))?,
@@ -249,6 +254,7 @@ impl Plugin {
     fn instruction(&self, vcpu: &Vcpu, insn: Insn, low: u64) {
         self.tell_pending(vcpu);
         let api = &self.api;
+        self.tell_level(vcpu, low);
         // Below EL1 most of what follows is undefined, but its callback comes all the same.
         let privileged = || vcpu.exception_level(api).is_some_and(|el| el >= 1);
         let what = match insn {
@@ -262,7 +268,7 @@ impl Plugin {
             Insn::Isb => Some(What::Isb),
             Insn::Call => Some(What::ExceptionEntry),
             Insn::Eret => privileged().then_some(What::Eret),
-            Insn::Tlbi(mnemonic, xt) if privileged() => {
+            Insn::Tlbi(mnemonic, xt) if vcpu.exception_level(api).is_some_and(|el| el >= lowest_level(mnemonic)) => {
                 self.translations_change(vcpu);
                 vcpu.x(api, xt).map(|xt| What::Tlbi(mnemonic.decode(xt)))
             }
@@ -270,24 +276,19 @@ impl Plugin {
                 self.translations_change(vcpu);
                 Some(What::UnknownTlbi(bits))
             }
-            Insn::Sysreg(named, register, xt) if vcpu.means_el1(api, named) => {
+            Insn::Sysreg(named, register, xt) => vcpu.meant(api, named, register).and_then(|register| {
                 vcpu.uninteresting.clear();
                 vcpu.vectors.forget();
-                vcpu.x(api, xt).map(|value| {
-                    vcpu.stage1.write(register, value);
-                    What::Sysreg(register, value)
-                })
-            }
-            Insn::Vbar(named, xt) if vcpu.means_el1(api, named) => {
-                if let Some(value) = vcpu.x(api, xt) {
+                let value = vcpu.x(api, xt)?;
+                vcpu.write(register, value);
+                Some(What::Sysreg(register, value))
+            }),
+            Insn::Vbar(named, xt) => {
+                // Any register that has counterparts will do to find out which VBAR is meant.
+                if vcpu.meant(api, named, Sysreg::SctlrEl1) == Some(Sysreg::SctlrEl1)
+                    && let Some(value) = vcpu.x(api, xt)
+                {
                     vcpu.vectors.set(value);
-                }
-                None
-            }
-            Insn::Hcr(xt) if privileged() => {
-                vcpu.uninteresting.clear();
-                if let Some(value) = vcpu.x(api, xt) {
-                    vcpu.hcr.store(value, Ordering::Relaxed);
                 }
                 None
             }
@@ -310,6 +311,20 @@ impl Plugin {
         }
     }
 
+    /// Tells the exception level, if it has changed, and once what the PE can do.
+    ///
+    /// Exceptions to EL2 are found by this alone; it is no harm to tell one twice.
+    fn tell_level(&self, vcpu: &Vcpu, low: u64) {
+        for (register, value) in vcpu.identify(&self.api) {
+            self.send(vcpu, 0, What::Id(register, value));
+        }
+        if let Some(level) = vcpu.new_level(&self.api) {
+            let pc = vcpu.pc(&self.api, low);
+            self.send(vcpu, pc, What::ExceptionEntry);
+            self.send(vcpu, pc, What::El(level));
+        }
+    }
+
     /// A TLBI: what virtual pages lead to may change on every PE.
     fn translations_change(&self, vcpu: &Vcpu) {
         self.watched.forget();
@@ -325,6 +340,7 @@ impl Plugin {
         if vcpu.vectors.contains(pc) {
             self.tell_pending(vcpu);
             self.send(vcpu, pc, What::ExceptionEntry);
+            self.tell_level(vcpu, va);
         } else {
             vcpu.vectors.remember_other(va);
         }
@@ -341,7 +357,11 @@ impl Plugin {
         while at < end {
             let next = end.min((at | (PAGE - 1)).saturating_add(1));
             let epoch = self.watched.epoch();
-            match self.accessed_pa(info, at) {
+            let accessed = self.accessed_pa(info, at);
+            if let Some(pa) = accessed {
+                self.tell_access(vcpu, at, pa, store, pc);
+            }
+            match accessed {
                 Some(pa) if self.watched.contains(pa) => {
                     let size = next - at;
                     let what = if store { What::Store { pa, size } } else { What::Load { pa, size } };
@@ -352,6 +372,17 @@ impl Plugin {
                 None => {}
             }
             at = next;
+        }
+    }
+
+    /// An access by virtual address, to compare QEMU's TLB with the tables: those of pages that are not known to be
+    /// uninteresting, that is the first one of each page after whatever may have changed it. Devices are left out.
+    fn tell_access(&self, vcpu: &Vcpu, va: u64, pa: u64, store: bool, pc: u64) {
+        let in_ram = self.ram.get().is_some_and(|ram| ram.load(pa & !7).is_some());
+        let kind = if store { AccessKind::Store } else { AccessKind::Load };
+        if in_ram && let Some(el) = vcpu.exception_level(&self.api) {
+            self.tell_pending(vcpu);
+            self.send(vcpu, vcpu.pc(&self.api, pc), What::Access { va, pa, kind, el });
         }
     }
 
@@ -370,17 +401,18 @@ impl Plugin {
     fn about_to_zero(&self, vcpu: &Vcpu, xt: u8, low: u64) {
         let Some(va) = vcpu.x(&self.api, xt) else { return };
         let epoch = self.watched.epoch();
-        if vcpu.uninteresting.contains(epoch, va, ZERO_REGIME) {
+        let (Some(ram), Some(el2)) = (self.ram.get(), vcpu.in_el2(&self.api)) else { return };
+        let regime = ZERO_REGIME | u64::from(el2);
+        if vcpu.uninteresting.contains(epoch, va, regime) {
             return;
         }
-        // The tables that we walk are those of EL1&0.
-        let (Some(ram), Some(0 | 1)) = (self.ram.get(), vcpu.exception_level(&self.api)) else { return };
-        match vcpu.stage1.translate(|pa| ram.load(pa), va) {
+        match vcpu.tables(el2).translate(|pa| ram.load(pa), va) {
             Some(pa) if self.watched.contains(pa) => {
                 let size = 1 << vcpu.zero_block_shift(&self.api);
-                vcpu.pending.set(PendingStore { zero: true, pc: vcpu.pc(&self.api, low), va: va & !(size - 1), size });
+                let (pc, va) = (vcpu.pc(&self.api, low), va & !(size - 1));
+                vcpu.pending.set(PendingStore { zero: true, el2, pc, va, size });
             }
-            Some(_) => vcpu.uninteresting.insert(epoch, va, ZERO_REGIME),
+            Some(_) => vcpu.uninteresting.insert(epoch, va, regime),
             None => {}
         }
     }
@@ -388,23 +420,23 @@ impl Plugin {
     /// A memory copy or set instruction is about to work on what is left of its destination.
     fn about_to_fill(&self, vcpu: &Vcpu, address: u8, size: u8, low: u64) {
         let (Some(va), Some(size)) = (vcpu.x(&self.api, address), vcpu.x(&self.api, size)) else { return };
-        let Some(0 | 1) = vcpu.exception_level(&self.api) else { return };
+        let Some(el2) = vcpu.in_el2(&self.api) else { return };
         // Between the stages the size may be negative, and counts up to the address (the architecture's option A).
         let left = size as i64;
         let va = if left < 0 { va.wrapping_add_signed(left) } else { va };
         let size = left.unsigned_abs().min(self.args.ram_size);
-        vcpu.pending.set(PendingStore { zero: false, pc: vcpu.pc(&self.api, low), va, size });
+        vcpu.pending.set(PendingStore { zero: false, el2, pc: vcpu.pc(&self.api, low), va, size });
     }
 
     /// Tells what the last instruction has stored without QEMU's telling. Comes before every other event of the vCPU.
     fn tell_pending(&self, vcpu: &Vcpu) {
-        let Some(PendingStore { zero, pc, va, size }) = vcpu.pending.take() else { return };
+        let Some(PendingStore { zero, el2, pc, va, size }) = vcpu.pending.take() else { return };
         let Some(ram) = self.ram.get() else { return };
         let end = va.saturating_add(size);
         let mut at = va;
         while at < end {
             let next = end.min((at | (PAGE - 1)).saturating_add(1));
-            if let Some(pa) = vcpu.stage1.translate(|pa| ram.load(pa), at)
+            if let Some(pa) = vcpu.tables(el2).translate(|pa| ram.load(pa), at)
                 && self.watched.contains(pa)
             {
                 let size = next - at;

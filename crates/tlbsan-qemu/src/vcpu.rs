@@ -3,13 +3,14 @@
 //! Only the vCPU's own thread uses it. Atomics stand here because the table of vCPUs is shared, not because threads meet.
 
 use crate::bindings::{Api, Array, Handle};
-use crate::insn::Named;
+use crate::insn::{Named, of_el2};
 use crate::memory::Ram;
 use crate::walk::Stage1;
 use crate::watch::Uninteresting;
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use tlbsan::{IdRegister, Sysreg};
 
 /// Frames of a stack that are looked at.
 const MAX_FRAMES: usize = 24;
@@ -19,11 +20,16 @@ const MAX_FRAMES: usize = 24;
 pub(crate) struct Vcpu {
     pub(crate) index: usize,
     registers: OnceLock<Registers>,
-    pub(crate) stage1: Stage1,
+    /// The registers of EL1&0, and those of EL2 or EL2&0.
+    stage1: [Stage1; 2],
     pub(crate) uninteresting: Uninteresting,
     pub(crate) vectors: Vectors,
     /// HCR_EL2.
-    pub(crate) hcr: AtomicU64,
+    hcr: AtomicU64,
+    /// The exception level that was told last.
+    told_level: AtomicU8,
+    /// Whether its ID registers were told.
+    identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
     pub(crate) tlbi_issued: AtomicBool,
     pub(crate) pending: Pending,
@@ -34,10 +40,13 @@ impl Vcpu {
         Self {
             index,
             registers: OnceLock::new(),
-            stage1: Stage1::default(),
+            stage1: Default::default(),
             uninteresting: Uninteresting::new(),
             vectors: Vectors::new(),
             hcr: AtomicU64::new(0),
+            // What the model takes a PE for that comes out of reset.
+            told_level: AtomicU8::new(1),
+            identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
         }
@@ -75,16 +84,59 @@ impl Vcpu {
         page.unwrap_or(0) & !0xfff | low & 0xfff
     }
 
-    /// Whether an access under this name, at the current exception level, is one to the register of EL1.
-    pub(crate) fn means_el1(&self, api: &Api, named: Named) -> bool {
+    /// A translation register has been written.
+    pub(crate) fn write(&self, register: Sysreg, value: u64) {
+        let el2 = matches!(register, Sysreg::Ttbr0El2 | Sysreg::Ttbr1El2 | Sysreg::TcrEl2 | Sysreg::SctlrEl2);
+        self.tables(el2).write(register, value);
+        if register == Sysreg::HcrEl2 {
+            self.hcr.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether addresses are translated by the regime of EL2 now; `None` at EL3.
+    pub(crate) fn in_el2(&self, api: &Api) -> Option<bool> {
+        const E2H_TGE: u64 = 1 << 34 | 1 << 27;
+        match self.exception_level(api)? {
+            0 => Some(self.hcr.load(Ordering::Relaxed) & E2H_TGE == E2H_TGE),
+            1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The tables of EL2's regime, or of EL1&0.
+    pub(crate) fn tables(&self, el2: bool) -> &Stage1 {
+        &self.stage1[usize::from(el2)]
+    }
+
+    /// The register that is meant by this name at the current exception level, if it exists there. `register` is the one
+    /// that the name says.
+    pub(crate) fn meant(&self, api: &Api, named: Named, register: Sysreg) -> Option<Sysreg> {
         const E2H: u64 = 1 << 34;
         let host = self.hcr.load(Ordering::Relaxed) & E2H != 0;
-        match (self.exception_level(api), named) {
-            (Some(1 | 3), Named::El1) => true,
-            (Some(2), Named::El1) => !host,
-            (Some(2), Named::El12) => host,
-            _ => false,
+        match (self.exception_level(api)?, named) {
+            (1 | 3, Named::El1) => Some(register),
+            (2, Named::El1) => Some(if host { of_el2(register) } else { register }),
+            (2 | 3, Named::El12) => host.then_some(register),
+            (2 | 3, Named::El2) => Some(register),
+            _ => None,
         }
+    }
+
+    /// The exception level, if it is another than was told last.
+    pub(crate) fn new_level(&self, api: &Api) -> Option<u8> {
+        let level = self.exception_level(api)?;
+        (self.told_level.swap(level, Ordering::Relaxed) != level).then_some(level)
+    }
+
+    /// The ID registers that QEMU shows, the first time that this is asked.
+    pub(crate) fn identify(&self, api: &Api) -> Vec<(IdRegister, u64)> {
+        if self.identified.swap(true, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let Some(registers) = self.registers.get() else { return Vec::new() };
+        let ids = [IdRegister::Mmfr0, IdRegister::Mmfr1, IdRegister::Mmfr2].into_iter().zip(registers.ids);
+        ids.filter_map(|(id, handle)| Some((id, registers.read(api, handle?)?))).collect()
     }
 
     /// log2 of the bytes that DC ZVA zeroes.
@@ -101,17 +153,18 @@ impl Vcpu {
     /// Return addresses by the chain of frame pointers, innermost first: X30, then those that were saved.
     pub(crate) fn stack(&self, api: &Api, ram: &Ram) -> Vec<u64> {
         let (Some(lr), Some(mut frame)) = (self.x(api, 30), self.x(api, 29)) else { return Vec::new() };
-        let strip = |address: u64| self.stage1.canonical(address).unwrap_or(address);
+        let regime = self.in_el2(api);
+        let tables = self.tables(regime.unwrap_or(false));
+        let strip = |address: u64| tables.canonical(address).unwrap_or(address);
         let mut stack = Vec::new();
         if lr == 0 {
             return stack;
         }
         stack.push(strip(lr));
-        // The tables that we walk are those of EL1&0.
-        if self.exception_level(api).is_none_or(|el| el > 1) {
+        if regime.is_none() {
             return stack;
         }
-        let word = |va: u64| ram.load(self.stage1.translate(|pa| ram.load(pa), va)?);
+        let word = |va: u64| ram.load(tables.translate(|pa| ram.load(pa), va)?);
         while stack.len() < MAX_FRAMES && frame != 0 && frame.is_multiple_of(16) {
             let (Some(next), Some(saved)) = (word(frame), word(frame + 8)) else { break };
             if saved == 0 {
@@ -139,6 +192,8 @@ struct Registers {
     pc: *mut Handle,
     cpsr: *mut Handle,
     dczid: Option<*mut Handle>,
+    /// ID_AA64MMFR0_EL1 to ID_AA64MMFR2_EL1.
+    ids: [Option<*mut Handle>; 3],
     /// What QEMU reads into.
     buffer: *mut Array,
 }
@@ -161,9 +216,10 @@ impl Registers {
         for (n, handle) in x.iter_mut().enumerate() {
             *handle = get(&format!("x{n}"))?;
         }
+        let ids = [0, 1, 2].map(|n| get(&format!("ID_AA64MMFR{n}_EL1")).ok());
         // SAFETY: takes nothing; the array is ours and lives as long as the process.
         let buffer = unsafe { (api.bytes_new)() };
-        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), buffer })
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, buffer })
     }
 
     fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {
@@ -238,6 +294,7 @@ impl Vectors {
 pub(crate) struct Pending {
     some: AtomicBool,
     zero: AtomicBool,
+    el2: AtomicBool,
     pc: AtomicU64,
     va: AtomicU64,
     size: AtomicU64,
@@ -248,6 +305,8 @@ pub(crate) struct Pending {
 pub(crate) struct PendingStore {
     /// Whether it is a DC ZVA.
     pub(crate) zero: bool,
+    /// Whether the address is one of EL2's regime.
+    pub(crate) el2: bool,
     pub(crate) pc: u64,
     /// First virtual address.
     pub(crate) va: u64,
@@ -258,6 +317,7 @@ pub(crate) struct PendingStore {
 impl Pending {
     pub(crate) fn set(&self, store: PendingStore) {
         self.zero.store(store.zero, Ordering::Relaxed);
+        self.el2.store(store.el2, Ordering::Relaxed);
         self.pc.store(store.pc, Ordering::Relaxed);
         self.va.store(store.va, Ordering::Relaxed);
         self.size.store(store.size, Ordering::Relaxed);
@@ -272,6 +332,7 @@ impl Pending {
         self.some.store(false, Ordering::Relaxed);
         Some(PendingStore {
             zero: self.zero.load(Ordering::Relaxed),
+            el2: self.el2.load(Ordering::Relaxed),
             pc: self.pc.load(Ordering::Relaxed),
             va: self.va.load(Ordering::Relaxed),
             size: self.size.load(Ordering::Relaxed),

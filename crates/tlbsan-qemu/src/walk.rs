@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use tlbsan::Sysreg;
 
-/// The registers of the EL1&0 regime, as a vCPU has last written them. All zero at reset: MMU off.
+/// The registers of one regime, EL1&0 or EL2(&0), as a vCPU has last written them. All zero at reset: MMU off.
+///
+/// TCR_EL2 without HCR_EL2.E2H has the same fields for its only half, and nobody uses the other.
 #[derive(Debug, Default)]
 pub(crate) struct Stage1 {
     ttbr0: AtomicU64,
@@ -27,10 +29,11 @@ impl Stage1 {
     /// A register has been written.
     pub(crate) fn write(&self, register: Sysreg, value: u64) {
         let register = match register {
-            Sysreg::Ttbr0El1 => &self.ttbr0,
-            Sysreg::Ttbr1El1 => &self.ttbr1,
-            Sysreg::TcrEl1 => &self.tcr,
-            Sysreg::SctlrEl1 => &self.sctlr,
+            Sysreg::Ttbr0El1 | Sysreg::Ttbr0El2 => &self.ttbr0,
+            Sysreg::Ttbr1El1 | Sysreg::Ttbr1El2 => &self.ttbr1,
+            Sysreg::TcrEl1 | Sysreg::TcrEl2 => &self.tcr,
+            Sysreg::SctlrEl1 | Sysreg::SctlrEl2 => &self.sctlr,
+            _ => return,
         };
         register.store(value, Ordering::Relaxed);
     }

@@ -1,36 +1,10 @@
-//! Stage-1 descriptors of the 4 KiB granule, as a walker reads them (Arm ARM D8.3).
+//! Descriptors of stage 1 and stage 2, as a walker reads them (Arm ARM D8.3).
 //!
 //! Decoding says what may be *cached* (R2): an entry that is invalid, reserved, or a leaf without access flag where
-//! hardware does not set it, is all the same here. Comparing says what a change means: nothing, a permission, or
-//! something that break-before-make is due for.
+//! hardware does not set it, is all the same here. What a change means is told in [`change`](crate::change).
 
+use crate::geometry::Geometry;
 use std::fmt;
-
-/// Entries of a table.
-pub const ENTRIES: usize = 512;
-/// Bytes of a page and of a table.
-pub const PAGE: u64 = 4096;
-
-/// The part of TCR_EL1 and TTBRn_EL1 that says how a half is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Geometry {
-    /// Level of the root table, 0..=3.
-    pub start_level: i8,
-    /// Size of the half in bits: 64 - TnSZ.
-    pub va_bits: u32,
-    /// TCR.HA: hardware sets the access flag, so that leaves without it may be cached.
-    pub hw_access_flag: bool,
-}
-
-/// log2 of the bytes that an entry at `level` translates.
-pub const fn level_shift(level: i8) -> u32 {
-    (39 - 9 * level as i32) as u32
-}
-
-/// Bytes that an entry at `level` translates.
-pub const fn level_size(level: i8) -> u64 {
-    1 << level_shift(level)
-}
 
 /// What a descriptor lets a TLB hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +22,7 @@ pub enum Descriptor {
 pub struct Table {
     /// Physical address of the next-level table.
     pub next: u64,
-    /// Bits 63:59: NSTable, APTable, UXNTable, PXNTable.
+    /// Bits 63:59: NSTable, APTable, UXNTable, PXNTable. Each of them forbids.
     pub hierarchical: u8,
 }
 
@@ -57,24 +31,28 @@ pub struct Table {
 pub struct Leaf {
     /// Output address.
     pub output: u64,
-    /// AttrIndx, an index into MAIR_EL1.
+    /// AttrIndx, an index into MAIR; at stage 2 MemAttr.
     pub attr_index: u8,
-    /// SH.
+    /// SH; 0 where the register says it for all (TCR.DS).
     pub shareability: u8,
-    /// `AP[2]` is 0, or DBM lets hardware make it so.
+    /// `AP[2]` is 0, or DBM lets hardware make it so; at stage 2 `S2AP[1]`.
     pub writable: bool,
-    /// `AP[1]`: EL0 may access.
+    /// `AP[1]`: EL0 may access; at stage 2 `S2AP[0]`: may be read.
     pub el0: bool,
     /// nG: tagged with the ASID.
     pub non_global: bool,
     /// Contiguous.
     pub contiguous: bool,
-    /// PXN.
+    /// PXN; at stage 2 `XN[0]`.
     pub pxn: bool,
-    /// UXN.
+    /// UXN; at stage 2 `XN[1]`.
     pub uxn: bool,
-    /// NS, GP and nT, bits 5, 50 and 16: compared, not interpreted.
-    pub other: u8,
+    /// NS: which space the output address is in.
+    pub ns: bool,
+    /// GP: a guarded page.
+    pub gp: bool,
+    /// nT: not to be cached in a way that conflicts with a change of size (FEAT_BBM).
+    pub nt: bool,
 }
 
 impl Descriptor {
@@ -84,27 +62,32 @@ impl Descriptor {
         if !bit(0) {
             return Self::Nothing;
         }
-        let leaf_size = match (level, bit(1)) {
-            (0..=2, true) => {
-                return Self::Table(Table { next: bits & 0x0000_ffff_ffff_f000, hierarchical: (bits >> 59) as u8 });
-            }
-            (1 | 2, false) | (3, true) => level_size(level),
-            _ => return Self::Nothing, // reserved encodings
-        };
+        if bit(1) && level < 3 {
+            let hierarchical = if geometry.flat_attributes || geometry.stage2 { 0 } else { (bits >> 59) as u8 };
+            return Self::Table(Table { next: address(bits, geometry, geometry.page()), hierarchical });
+        }
+        // A page has bit 1 set, a block has not.
+        if bit(1) != (level == 3) || !geometry.has_leaves(level) {
+            return Self::Nothing;
+        }
         if !bit(10) && !geometry.hw_access_flag {
             return Self::Nothing;
         }
+        let dirty_managed = bit(51) && geometry.hw_dirty;
+        let stage2 = geometry.stage2;
         Self::Leaf(Leaf {
-            output: bits & 0x0000_ffff_ffff_ffff & !(leaf_size - 1),
-            attr_index: (bits >> 2 & 7) as u8,
-            shareability: (bits >> 8 & 3) as u8,
-            writable: !bit(7) || bit(51),
+            output: address(bits, geometry, geometry.size(level)),
+            attr_index: (bits >> 2 & if stage2 { 15 } else { 7 }) as u8,
+            shareability: if geometry.wide { 0 } else { (bits >> 8 & 3) as u8 },
+            writable: bit(7) == stage2 || dirty_managed,
             el0: bit(6),
-            non_global: bit(11),
-            contiguous: bit(52),
+            non_global: bit(11) && geometry.tagged && !stage2,
+            contiguous: bit(52) && geometry.run(level) > 1,
             pxn: bit(53),
             uxn: bit(54),
-            other: u8::from(bit(5)) | u8::from(bit(50)) << 1 | u8::from(bit(16)) << 2,
+            ns: bit(5) && !stage2,
+            gp: bit(50) && !stage2 && !geometry.wide,
+            nt: bit(16) && level < 3,
         })
     }
 
@@ -112,61 +95,23 @@ impl Descriptor {
     pub fn is_cacheable(&self) -> bool {
         *self != Self::Nothing
     }
-}
 
-/// What a change from one cacheable descriptor to another, for the same addresses, asks of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing: both translate alike, or the new one only permits more.
-    None,
-    /// An invalidation some time: a permission was taken away.
-    Tighten,
-    /// Break-before-make: both must never be cached at once. The word says what differs.
-    Break(&'static str),
-}
-
-/// Compares two descriptors at the same level. `same_contents` tells whether two frames hold the same bytes.
-pub fn compare(old: &Descriptor, new: &Descriptor, same_contents: impl FnOnce(u64, u64) -> bool) -> Change {
-    match (old, new) {
-        (Descriptor::Nothing, _) | (_, Descriptor::Nothing) => Change::None,
-        (Descriptor::Table(old), Descriptor::Table(new)) => {
-            if old.next != new.next {
-                Change::Break("another table")
-            } else if old.hierarchical & !new.hierarchical == old.hierarchical ^ new.hierarchical {
-                Change::None // hierarchical bits only ever forbid
-            } else {
-                Change::Tighten
-            }
-        }
-        (Descriptor::Leaf(_), Descriptor::Table(_)) => Change::Break("a table in place of a block"),
-        (Descriptor::Table(_), Descriptor::Leaf(_)) => Change::Break("a block in place of a table"),
-        (Descriptor::Leaf(old), Descriptor::Leaf(new)) => compare_leaves(old, new, same_contents),
+    /// Whether it is not tagged with an ASID.
+    pub fn is_global(&self) -> bool {
+        matches!(self, Self::Leaf(leaf) if !leaf.non_global)
     }
 }
 
-fn compare_leaves(old: &Leaf, new: &Leaf, same_contents: impl FnOnce(u64, u64) -> bool) -> Change {
-    if old.attr_index != new.attr_index || old.shareability != new.shareability {
-        return Change::Break("another memory type or shareability");
+/// The output or next-level address, a multiple of `size`.
+fn address(bits: u64, geometry: &Geometry, size: u64) -> u64 {
+    let low = bits & 0x0000_ffff_ffff_ffff & !(size - 1);
+    match (geometry.page_shift, geometry.wide) {
+        // 52 bits of address with the 64 KiB granule: the upper four are in bits 15:12.
+        (16, _) => low | (bits >> 12 & 0xf) << 48,
+        // FEAT_LPA2: bits 49:48 where they belong, 51:50 in the place of SH.
+        (_, true) => low | bits & 0x0003_0000_0000_0000 | (bits >> 8 & 3) << 50,
+        _ => low,
     }
-    if old.non_global != new.non_global {
-        return Change::Break("global and non-global");
-    }
-    if old.contiguous != new.contiguous {
-        return Change::Break("the contiguous bit");
-    }
-    if old.other != new.other {
-        return Change::Break("NS, GP or nT");
-    }
-    // Two read-only translations to equal contents cannot be told apart.
-    if old.output != new.output && (old.writable || new.writable || !same_contents(old.output, new.output)) {
-        return Change::Break("another output address");
-    }
-    let lost = (old.writable && !new.writable)
-        || (old.el0 && !new.el0)
-        || (!old.pxn && new.pxn)
-        || (!old.uxn && new.uxn)
-        || old.output != new.output;
-    if lost { Change::Tighten } else { Change::None }
 }
 
 /// An address with its digits in groups of four: `0x4000_0000`.
@@ -204,39 +149,70 @@ impl fmt::Display for Descriptor {
 mod tests {
     use super::*;
 
-    const PLAIN: Geometry = Geometry { start_level: 0, va_bits: 48, hw_access_flag: false };
+    fn plain(page_shift: u8, va_bits: u8) -> Geometry {
+        Geometry::stage1(page_shift, va_bits).expect("a geometry")
+    }
 
-    fn never(_: u64, _: u64) -> bool {
-        false
+    fn output(d: Descriptor) -> Option<u64> {
+        match d {
+            Descriptor::Leaf(leaf) => Some(leaf.output),
+            Descriptor::Table(table) => Some(table.next),
+            Descriptor::Nothing => None,
+        }
     }
 
     #[test]
-    fn reserved_and_unaccessed_entries_are_nothing() {
-        assert_eq!(Descriptor::decode(0x4000_0000 | 0x401, 0, &PLAIN), Descriptor::Nothing, "block at level 0");
-        assert_eq!(Descriptor::decode(0x4000_0000 | 0x401, 3, &PLAIN), Descriptor::Nothing, "reserved at level 3");
-        assert_eq!(Descriptor::decode(0x4000_0000 | 0x003, 3, &PLAIN), Descriptor::Nothing, "AF = 0");
-        let ha = Geometry { hw_access_flag: true, ..PLAIN };
+    fn what_is_cacheable_follows_level_and_access_flag() {
+        let g = plain(12, 48);
+        let leaf = |bits, level| Descriptor::decode(bits, level, &g).is_cacheable();
+        assert!(leaf(0x4000_0000 | 0x403, 3) && leaf(0x4000_0000 | 0x401, 2) && leaf(0x4000_0000 | 0x401, 1));
+        assert!(!leaf(0x4000_0000 | 0x401, 3), "reserved at level 3");
+        assert!(!leaf(0x4000_0000 | 0x401, 0), "no blocks at level 0");
+        assert!(!leaf(0x4000_0000 | 0x402, 3) && !leaf(0x4000_0000 | 0x003, 3), "invalid, AF = 0");
+        let ha = Geometry { hw_access_flag: true, ..g };
         assert!(Descriptor::decode(0x4000_0000 | 0x003, 3, &ha).is_cacheable(), "AF = 0 under TCR.HA");
+        assert!(matches!(Descriptor::decode(0x4010_0003, 2, &g), Descriptor::Table(Table { next: 0x4010_0000, .. })));
     }
 
     #[test]
     fn ignored_bits_are_no_change() {
-        let table = |bits| Descriptor::decode(bits, 2, &PLAIN);
+        let g = plain(12, 48);
+        let table = |bits| Descriptor::decode(bits, 2, &g);
         assert_eq!(table(0x4010_0003), table(0x4010_0003 | 1 << 55 | 1 << 3));
-        let page = |bits| Descriptor::decode(bits, 3, &PLAIN);
+        let page = |bits| Descriptor::decode(bits, 3, &g);
         assert_eq!(page(0x4010_0403), page(0x4010_0403 | 0xf << 55));
     }
 
     #[test]
-    fn changes_are_told_apart() {
-        let page = |bits: u64| Descriptor::decode(bits | 0xc03, 3, &PLAIN); // AF, nG
-        let (rw, ro) = (page(0x1000), page(0x1080));
-        assert_eq!(compare(&rw, &ro, never), Change::Tighten);
-        assert_eq!(compare(&ro, &rw, never), Change::None);
-        assert!(matches!(compare(&rw, &page(0x2000), never), Change::Break(_)));
-        assert!(matches!(compare(&ro, &page(0x2080), never), Change::Break(_)));
-        assert_eq!(compare(&ro, &page(0x2080), |_, _| true), Change::Tighten);
-        assert!(matches!(compare(&rw, &page(0x1004), never), Change::Break(_)), "memory type");
+    fn addresses_of_every_granule() {
+        assert_eq!(output(Descriptor::decode(0x4000_2401, 2, &plain(16, 48))), Some(0x0002_0000_4000_0000));
+        assert_eq!(output(Descriptor::decode(0x4002_a403, 3, &plain(16, 48))), Some(0x000a_0000_4002_0000));
+        assert_eq!(output(Descriptor::decode(0x4000_4403, 3, &plain(14, 47))), Some(0x4000_4000));
+        let wide = Geometry { wide: true, ..plain(12, 52) };
+        assert_eq!(output(Descriptor::decode(0x0003_0000_4000_1703, 3, &wide)), Some(0x000f_0000_4000_1000));
+        assert_eq!(output(Descriptor::decode(0x0003_0000_0000_0703, -1, &wide)), Some(0x000f_0000_0000_0000));
+        assert!(Descriptor::decode(0x401, 0, &wide).is_cacheable(), "blocks of 512 GiB");
+    }
+
+    #[test]
+    fn dirty_state_counts_where_hardware_manages_it() {
+        let read_only_dbm = 0x4000_0000 | 0x483 | 1 << 51;
+        let writable =
+            |g: &Geometry| matches!(Descriptor::decode(read_only_dbm, 3, g), Descriptor::Leaf(l) if l.writable);
+        let g = plain(12, 48);
+        assert!(!writable(&g), "a software bit");
+        assert!(writable(&Geometry { hw_dirty: true, ..g }));
+    }
+
+    #[test]
+    fn stage_2_has_its_own_permissions() {
+        let g = Geometry { stage2: true, ..plain(12, 40) };
+        let leaf = |bits: u64| match Descriptor::decode(bits | 0x403, 3, &g) {
+            Descriptor::Leaf(leaf) => (leaf.writable, leaf.el0, leaf.attr_index),
+            _ => panic!("no leaf"),
+        };
+        assert_eq!(leaf(0xf << 2 | 3 << 6), (true, true, 15));
+        assert_eq!(leaf(1 << 6), (false, true, 0));
     }
 
     #[test]

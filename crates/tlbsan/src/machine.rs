@@ -1,10 +1,11 @@
 //! Per-PE registers: what is written, what is in effect, and the translation contexts that follow from it.
 //!
 //! A register write takes effect at the next context synchronisation event; contexts are judged there and not before, so
-//! that a kernel may pass through a reserved root on its way.
+//! that a kernel may pass through a reserved root on its way (R3, "Contexts").
 
-use crate::Sysreg;
-use crate::descriptor::Geometry;
+use crate::event::{IdRegister, Sysreg};
+use crate::geometry::{Geometry, Space};
+use std::sync::Arc;
 
 /// A set of PEs, as bits.
 pub type PeSet = u64;
@@ -17,32 +18,52 @@ pub fn pes(set: PeSet) -> impl Iterator<Item = usize> {
     (0..MAX_PES).filter(move |pe| set >> pe & 1 != 0)
 }
 
-/// The translation registers of EL1&0.
+/// What a PE walks, each on its own: the halves of EL1&0, those of EL2(&0), stage 2.
+pub const PLACES: usize = 5;
+/// The places of EL1&0.
+pub const EL10: [usize; 2] = [0, 1];
+/// The places of EL2 and EL2&0.
+pub const EL2: [usize; 2] = [2, 3];
+/// The place of stage 2.
+pub const STAGE2: usize = 4;
+
+/// The translation registers of a PE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
-    ttbr: [u64; 2],
-    tcr: u64,
-    sctlr: u64,
+    values: [u64; Sysreg::ALL.len()],
 }
 
-/// Which tables a half of the address space is walked through.
+/// Which tables a half of an address space is walked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Root {
+    /// What its entries belong to.
+    pub space: Space,
     /// Physical address of the root table.
     pub table: u64,
-    /// 0: lower half, TTBR0; 1: upper half, TTBR1.
+    /// 0: lower half, or the only one; 1: upper half.
     pub half: u8,
     /// How it is walked.
     pub geometry: Geometry,
 }
 
 impl Root {
-    /// First virtual address of the half.
+    /// First input address of the half.
     pub fn first_va(&self) -> u64 {
         match self.half {
             0 => 0,
             _ => u64::MAX << self.geometry.va_bits,
         }
+    }
+
+    /// The offset of `va` in the half, if it is there. Tags in the upper bits are dropped.
+    pub fn offset(&self, va: u64) -> Option<u64> {
+        let bits = u32::from(self.geometry.va_bits);
+        let upper = self.geometry.tagged && va >> 55 & 1 != 0;
+        let in_half = if self.geometry.stage2 { va >> bits == 0 } else { upper == (self.half == 1) };
+        // Between the size of the half and bit 55 all bits must repeat it.
+        let middle = (va << 8 >> 8) >> bits;
+        let expected = if upper { ((1 << 56) - 1) >> bits } else { 0 };
+        (in_half && (self.geometry.stage2 || middle == expected)).then_some(va & ((1 << bits) - 1))
     }
 }
 
@@ -51,91 +72,376 @@ impl Root {
 pub struct Loaded {
     /// The tables.
     pub root: Root,
-    /// The ASID that non-global entries and table entries are tagged with.
+    /// The ASID that non-global entries and table entries are tagged with; 0 where there are none.
     pub asid: u16,
+    /// TTBR.CnP: the PE shares its entries with others that set it.
+    pub shared: bool,
 }
 
-/// Why a half is not modelled.
+/// Why something is not modelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmodelled {
-    /// TCR_EL1.TGn is not 4 KiB.
+    /// A reserved value of TGn.
     Granule,
-    /// TCR_EL1.DS or a TnSZ outside 16..=39.
+    /// A TnSZ that makes no table, or a start level that does not go with it.
     Size,
-    /// A root table that is not aligned to 4 KiB.
-    UnalignedRoot,
+    /// Stage 1 under a stage 2 that does not map the root table to its own address.
+    Nested,
 }
 
 impl Unmodelled {
     /// For the notice.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Granule => "a granule other than 4 KiB",
-            Self::Size => "an address size outside 25..=48 bits",
-            Self::UnalignedRoot => "a root table smaller than a page",
+            Self::Granule => "a reserved granule",
+            Self::Size => "a reserved address size or start level",
+            Self::Nested => "a stage 2 that moves its tables",
         }
     }
 }
 
+/// Bits of HCR_EL2.
+const HCR_VM: u32 = 0;
+const HCR_TGE: u32 = 27;
+const HCR_E2H: u32 = 34;
+
 impl Registers {
+    /// The value of a register.
+    pub fn get(&self, register: Sysreg) -> u64 {
+        self.values[register as usize]
+    }
+
     /// Writes one register.
     pub fn write(&mut self, register: Sysreg, value: u64) {
-        match register {
-            Sysreg::Ttbr0El1 => self.ttbr[0] = value,
-            Sysreg::Ttbr1El1 => self.ttbr[1] = value,
-            Sysreg::TcrEl1 => self.tcr = value,
-            Sysreg::SctlrEl1 => self.sctlr = value,
+        self.values[register as usize] = value;
+    }
+
+    fn hcr(&self, bit: u32) -> bool {
+        self.get(Sysreg::HcrEl2) >> bit & 1 != 0
+    }
+
+    /// HCR_EL2.E2H: EL2 has two halves and ASIDs.
+    pub fn is_vhe(&self) -> bool {
+        self.hcr(HCR_E2H)
+    }
+
+    /// HCR_EL2.{E2H, TGE} = {1, 1}: EL0 belongs to EL2, and so do TLBIs of EL1&0 that EL2 executes.
+    pub fn is_host(&self) -> bool {
+        self.hcr(HCR_E2H) && self.hcr(HCR_TGE)
+    }
+
+    /// HCR_EL2.VM: stage 2 is on.
+    pub fn has_stage2(&self) -> bool {
+        self.hcr(HCR_VM)
+    }
+
+    /// The current VMID.
+    pub fn vmid(&self) -> u16 {
+        let vmid = (self.get(Sysreg::VttbrEl2) >> 48) as u16;
+        // VTCR_EL2.VS: 16 bits.
+        if self.get(Sysreg::VtcrEl2) >> 19 & 1 != 0 { vmid } else { vmid & 0xff }
+    }
+
+    /// What EL1&0 stage 1 belongs to.
+    pub fn el10(&self) -> Space {
+        Space::El10(self.vmid())
+    }
+
+    /// What the regime of EL2 is.
+    pub fn el2(&self) -> Space {
+        if self.is_vhe() { Space::El20 } else { Space::El2 }
+    }
+
+    /// What a place is translated through; `Ok(None)`: through nothing (MMU off, walks disabled by EPD).
+    pub fn loaded(&self, place: usize) -> Result<Option<Loaded>, Unmodelled> {
+        use Sysreg as S;
+        match place {
+            // With TGE and without E2H stage 1 of EL1&0 is off.
+            0 | 1 if self.get(S::SctlrEl1) & 1 != 0 && !self.hcr(HCR_TGE) => {
+                self.two_halves(self.el10(), place as u8, S::TcrEl1, [S::Ttbr0El1, S::Ttbr1El1])
+            }
+            2 | 3 if self.get(S::SctlrEl2) & 1 != 0 => {
+                if self.is_vhe() {
+                    self.two_halves(Space::El20, place as u8 - 2, S::TcrEl2, [S::Ttbr0El2, S::Ttbr1El2])
+                } else if place == 2 {
+                    self.one_half()
+                } else {
+                    Ok(None)
+                }
+            }
+            4 if self.has_stage2() => self.stage2(),
+            _ => Ok(None),
         }
     }
 
-    /// What a half is translated through; `Ok(None)`: through nothing (MMU off, or walks disabled by EPD).
-    pub fn loaded(&self, half: u8) -> Result<Option<Loaded>, Unmodelled> {
-        let bit = |n: u32| self.tcr >> n & 1 != 0;
-        let (size_shift, epd, tg_4k) = match half {
-            0 => (0, bit(7), self.tcr >> 14 & 3 == 0),
-            _ => (16, bit(23), self.tcr >> 30 & 3 == 2),
+    fn two_halves(
+        &self,
+        space: Space,
+        half: u8,
+        tcr: Sysreg,
+        ttbrs: [Sysreg; 2],
+    ) -> Result<Option<Loaded>, Unmodelled> {
+        let tcr = self.get(tcr);
+        let bit = |n: u32| tcr >> n & 1 != 0;
+        let (tnsz, epd, page_shift, hpd) = match half {
+            0 => (tcr & 0x3f, bit(7), granule0(tcr >> 14), bit(41)),
+            _ => (tcr >> 16 & 0x3f, bit(23), granule1(tcr >> 30), bit(42)),
         };
-        if self.sctlr & 1 == 0 || epd {
+        if epd {
             return Ok(None);
         }
-        if !tg_4k {
-            return Err(Unmodelled::Granule);
-        }
-        let tnsz = self.tcr >> size_shift & 0x3f;
-        if bit(59) || !(16..=39).contains(&tnsz) {
+        let geometry = Geometry {
+            wide: bit(59) && page_shift != Some(16),
+            hw_access_flag: bit(39),
+            hw_dirty: bit(39) && bit(40),
+            flat_attributes: hpd,
+            ..sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz)?
+        };
+        let ttbr = self.get(ttbrs[usize::from(half & 1)]);
+        // A1 selects the TTBR whose ASID counts, AS whether it has 16 bits.
+        let asid = (self.get(ttbrs[usize::from(bit(22))]) >> 48) as u16;
+        let asid = if bit(36) { asid } else { asid & 0xff };
+        let root = Root { space, table: base(ttbr, &geometry, tcr >> 32 & 7), half, geometry };
+        Ok(Some(Loaded { root, asid, shared: ttbr & 1 != 0 }))
+    }
+
+    fn one_half(&self) -> Result<Option<Loaded>, Unmodelled> {
+        let (tcr, ttbr) = (self.get(Sysreg::TcrEl2), self.get(Sysreg::Ttbr0El2));
+        let bit = |n: u32| tcr >> n & 1 != 0;
+        let page_shift = granule0(tcr >> 14).ok_or(Unmodelled::Granule)?;
+        let geometry = Geometry {
+            tagged: false,
+            wide: bit(32) && page_shift != 16,
+            hw_access_flag: bit(21),
+            hw_dirty: bit(21) && bit(22),
+            flat_attributes: bit(24),
+            ..sized(page_shift, tcr & 0x3f)?
+        };
+        let root = Root { space: Space::El2, table: base(ttbr, &geometry, tcr >> 16 & 7), half: 0, geometry };
+        Ok(Some(Loaded { root, asid: 0, shared: ttbr & 1 != 0 }))
+    }
+
+    fn stage2(&self) -> Result<Option<Loaded>, Unmodelled> {
+        let (vtcr, vttbr) = (self.get(Sysreg::VtcrEl2), self.get(Sysreg::VttbrEl2));
+        let bit = |n: u32| vtcr >> n & 1 != 0;
+        let page_shift = granule0(vtcr >> 14).ok_or(Unmodelled::Granule)?;
+        let sized = sized(page_shift, vtcr & 0x3f)?;
+        let start_level = match (page_shift, vtcr >> 6 & 3, bit(33)) {
+            (12, 0, true) => -1,
+            (12, 3, _) => 3,
+            (12, sl0, _) => 2 - sl0 as i8,
+            (_, sl0, _) => 3 - sl0 as i8,
+        };
+        let geometry = Geometry {
+            start_level,
+            stage2: true,
+            tagged: false,
+            wide: bit(32) && page_shift != 16,
+            hw_access_flag: bit(21),
+            hw_dirty: bit(21) && bit(22),
+            ..sized
+        };
+        // Up to sixteen tables side by side take the place of one more level.
+        let input = u32::from(geometry.va_bits);
+        let (least, most) = (geometry.shift(start_level), geometry.shift(start_level) + page_shift as u32 - 3 + 4);
+        if start_level > 3 || input <= least || input > most {
             return Err(Unmodelled::Size);
         }
-        let va_bits = 64 - tnsz as u32;
-        // Levels 0, 1, 2 start at 40, 31, 22 bits of address.
-        let start_level = if va_bits > 39 {
-            0
-        } else if va_bits > 30 {
-            1
-        } else {
-            2
+        let root = Root {
+            space: Space::Stage2(self.vmid()),
+            table: base(vttbr, &geometry, vtcr >> 16 & 7),
+            half: 0,
+            geometry,
         };
-        let ttbr = self.ttbr[usize::from(half & 1)];
-        let table = ttbr & 0x0000_ffff_ffff_fffe;
-        if table & 0xfff != 0 {
-            return Err(Unmodelled::UnalignedRoot);
-        }
-        // A1 selects the TTBR whose ASID counts, AS whether it has 16 bits.
-        let asid = (self.ttbr[usize::from(bit(22))] >> 48) as u16;
-        let asid = if bit(36) { asid } else { asid & 0xff };
-        let geometry = Geometry { start_level, va_bits, hw_access_flag: bit(39) };
-        Ok(Some(Loaded { root: Root { table, half, geometry }, asid }))
+        Ok(Some(Loaded { root, asid: 0, shared: vttbr & 1 != 0 }))
     }
+}
+
+/// TG0, at the bottom of `field`.
+fn granule0(field: u64) -> Option<u8> {
+    match field & 3 {
+        0 => Some(12),
+        1 => Some(16),
+        2 => Some(14),
+        _ => None,
+    }
+}
+
+/// TG1, at the bottom of `field`.
+fn granule1(field: u64) -> Option<u8> {
+    match field & 3 {
+        1 => Some(14),
+        2 => Some(12),
+        3 => Some(16),
+        _ => None,
+    }
+}
+
+fn sized(page_shift: u8, tnsz: u64) -> Result<Geometry, Unmodelled> {
+    // 52 bits at most (FEAT_LVA, FEAT_LPA2), 16 at least (FEAT_TTST).
+    if !(12..=48).contains(&tnsz) {
+        return Err(Unmodelled::Size);
+    }
+    Geometry::stage1(page_shift, 64 - tnsz as u8).ok_or(Unmodelled::Size)
+}
+
+/// The root table's address: aligned to its size, as the bits below are RES0. `ps` is TCR.IPS or its like.
+fn base(ttbr: u64, geometry: &Geometry, ps: u64) -> u64 {
+    let bytes = (geometry.entries(geometry.start_level) as u64 * 8).max(16);
+    let low = ttbr & 0x0000_ffff_ffff_fffe;
+    // With 52 bits of output the upper four stand in bits 5:2.
+    if geometry.wide || (geometry.page_shift == 16 && ps == 6) {
+        low & !(bytes.max(64) - 1) | (ttbr >> 2 & 0xf) << 48
+    } else {
+        low & !(bytes - 1)
+    }
+}
+
+/// What a PE can do, from its ID registers; nothing until told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// FEAT_ETS2 or later: a completed TLBI is ordered before the PE's later data accesses without synchronisation.
+    pub ets2: bool,
+    /// Level of FEAT_BBM, 0..=3.
+    pub bbm: u8,
+}
+
+impl Features {
+    /// Takes note of an ID register.
+    pub fn tell(&mut self, register: IdRegister, value: u64) {
+        match register {
+            IdRegister::Mmfr0 => {}
+            IdRegister::Mmfr1 => self.ets2 = value >> 36 & 0xf >= 2,
+            IdRegister::Mmfr2 => self.bbm = (value >> 52 & 0xf).min(3) as u8,
+        }
+    }
+}
+
+/// Whether a PE's TLB holds UNKNOWN entries, after a reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// No.
+    #[default]
+    No,
+    /// Yes, and nothing was done about it.
+    Yes,
+    /// An invalidation of everything by this PE waits for its DSB.
+    InFlight(usize),
 }
 
 /// One PE.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pe {
     /// As written.
     pub written: Registers,
     /// As in effect since the last context synchronisation event.
     pub effective: Registers,
-    /// What each half is translated through.
-    pub loaded: [Option<Loaded>; 2],
+    /// What each place is translated through.
+    pub loaded: [Option<Loaded>; PLACES],
+    /// The exception level.
+    pub el: u8,
+    /// What it can do.
+    pub features: Features,
+    /// UNKNOWN contents of EL1&0 and of EL2's regimes.
+    pub unknown: [Unknown; 2],
+    /// MAIR of the same, as translations may be cached with it, and to what they belong.
+    pub mair: [Option<(Space, u64)>; 2],
     /// The last label hint.
-    pub label: Option<String>,
+    pub label: Option<Arc<str>>,
+}
+
+impl Default for Pe {
+    fn default() -> Self {
+        Self {
+            written: Registers::default(),
+            effective: Registers::default(),
+            loaded: [None; PLACES],
+            el: 1,
+            features: Features::default(),
+            unknown: [Unknown::No; 2],
+            mair: [None; 2],
+            label: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EL1&0 with the MMU on.
+    fn el1(tcr: u64, ttbr0: u64, ttbr1: u64) -> Registers {
+        let mut registers = Registers::default();
+        for (register, value) in
+            [(Sysreg::TcrEl1, tcr), (Sysreg::Ttbr0El1, ttbr0), (Sysreg::Ttbr1El1, ttbr1), (Sysreg::SctlrEl1, 1)]
+        {
+            registers.write(register, value);
+        }
+        registers
+    }
+
+    fn loaded(registers: &Registers, place: usize) -> Loaded {
+        registers.loaded(place).expect("modelled").expect("on")
+    }
+
+    #[test]
+    fn the_asid_comes_from_the_register_that_a1_names() {
+        let registers = el1(16 | 16 << 16 | 2 << 30 | 1 << 36, 0x1234 << 48 | 0x1000, 0x5678 << 48 | 0x2000);
+        assert_eq!((loaded(&registers, 0).asid, loaded(&registers, 1).asid), (0x1234, 0x1234));
+        let registers = el1(16 | 16 << 16 | 2 << 30 | 1 << 22, 0x1234 << 48 | 0x1000, 0x5678 << 48 | 0x2000);
+        assert_eq!((loaded(&registers, 0).asid, loaded(&registers, 1).asid), (0x78, 0x78), "eight bits without AS");
+    }
+
+    #[test]
+    fn walks_may_be_disabled() {
+        let registers = el1(16 | 16 << 16 | 2 << 30 | 1 << 7, 0x1000, 0x2000);
+        assert_eq!(registers.loaded(0), Ok(None));
+        assert_eq!(loaded(&registers, 1).root.table, 0x2000);
+        assert_eq!(el1(16 | 3 << 14, 0, 0).loaded(0), Err(Unmodelled::Granule));
+    }
+
+    #[test]
+    fn small_roots_are_smaller_than_a_page() {
+        // 64 KiB, 48 bits: 64 entries, 512 bytes.
+        let registers = el1(16 | 1 << 14 | 1 << 23, 0x4000_1200 | 1, 0);
+        assert_eq!((loaded(&registers, 0).root.table, loaded(&registers, 0).shared), (0x4000_1200, true));
+        // The same with 52 bits of output.
+        let registers = el1(12 | 1 << 14 | 1 << 23 | 6 << 32, 0x4000_2000 | 0xf << 2, 0);
+        assert_eq!(loaded(&registers, 0).root.table, 0x000f_0000_4000_2000);
+    }
+
+    #[test]
+    fn el2_has_one_half_or_two() {
+        let mut registers = Registers::default();
+        registers.write(Sysreg::SctlrEl2, 1);
+        registers.write(Sysreg::TcrEl2, 16 | 16 << 16 | 2 << 30);
+        registers.write(Sysreg::Ttbr0El2, 0x3000 | 5u64 << 48);
+        registers.write(Sysreg::Ttbr1El2, 0x4000 | 6u64 << 48);
+        assert_eq!((loaded(&registers, 2).root.space, loaded(&registers, 2).asid), (Space::El2, 0));
+        assert_eq!(registers.loaded(3), Ok(None));
+        registers.write(Sysreg::HcrEl2, 1 << 34);
+        assert_eq!((loaded(&registers, 3).root.space, loaded(&registers, 3).root.table), (Space::El20, 0x4000));
+    }
+
+    #[test]
+    fn stage_2_may_begin_with_several_tables() {
+        let mut registers = Registers::default();
+        registers.write(Sysreg::HcrEl2, 1);
+        // 40 bits, 4 KiB, start at level 1: two tables.
+        registers.write(Sysreg::VtcrEl2, 24 | 1 << 6);
+        registers.write(Sysreg::VttbrEl2, 0x8000_2000 | 9u64 << 48);
+        let root = loaded(&registers, 4).root;
+        assert_eq!((root.space, root.geometry.start_level, root.geometry.entries(1)), (Space::Stage2(9), 1, 1024));
+        registers.write(Sysreg::VtcrEl2, 24);
+        assert_eq!(registers.loaded(4), Err(Unmodelled::Size), "512 tables");
+    }
+
+    #[test]
+    fn addresses_outside_a_half_are_in_none() {
+        let registers = el1(16 | 16 << 16 | 2 << 30, 0x1000, 0x2000);
+        let (low, high) = (loaded(&registers, 0).root, loaded(&registers, 1).root);
+        assert_eq!((low.offset(0x1234), high.offset(0x1234)), (Some(0x1234), None));
+        assert_eq!((low.offset(0xab00_0000_0000_1234), low.offset(1 << 48)), (Some(0x1234), None));
+        assert_eq!((low.offset(0xffff_0000_0000_1000), high.offset(0xffff_0000_0000_1000)), (None, Some(0x1000)));
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tlbsan_hint::{Cause, Expected, Kind};
 
 /// Version of the stream; a reader refuses another.
-pub const STREAM_VERSION: u32 = 1;
+pub const STREAM_VERSION: u32 = 2;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Record {
     },
     /// A rule was broken.
     Violation(Box<Violation>),
+    /// Something that breaks no rule and could be better. It never fails a case, nor changes an exit code.
+    Remark(Box<Remark>),
     /// A case has ended.
     Case(CaseResult),
     /// Something the reader should know that is no error: what is not modelled, for instance.
@@ -29,6 +31,41 @@ pub enum Record {
     },
     /// Last: without it the run was cut short.
     End(Summary),
+}
+
+/// How much something matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Work that was not needed.
+    Cost,
+    /// Allowed by some kernels' design, or harmful only together with something else.
+    Advice,
+    /// A rule is broken.
+    #[default]
+    Error,
+}
+
+/// Something that could be better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// Never [`Severity::Error`].
+    pub severity: Severity,
+    /// One sentence.
+    pub text: String,
+    /// Where it happened first.
+    pub site: Site,
+}
+
+/// An access by virtual address that went elsewhere than the tables say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accessed {
+    /// The virtual address.
+    pub va: u64,
+    /// The physical address that was used.
+    pub used: u64,
+    /// The physical address that the tables give; `None`: they translate nothing there.
+    pub tables: Option<u64>,
 }
 
 /// Where and by whom something was done.
@@ -79,6 +116,9 @@ pub struct Violation {
     /// Why the stale entry was still there.
     #[serde(with = "cause_name")]
     pub cause: Cause,
+    /// [`Severity::Error`], or advice: then it counts for nothing but itself.
+    #[serde(default)]
+    pub severity: Severity,
     /// First virtual address that the stale entry translates.
     pub start: u64,
     /// Bytes that it translates.
@@ -107,6 +147,9 @@ pub struct Violation {
     pub more_attempts: u64,
     /// To how many entries the same store did this; the first is told.
     pub times: u64,
+    /// The access, where one gave it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accessed: Option<Accessed>,
 }
 
 /// A verdict without its story, as sets of them are compared.
@@ -190,6 +233,12 @@ pub struct Summary {
     pub repeats: u64,
     /// Violations outside a case, or in a case that did not expect them.
     pub unexpected: u64,
+    /// Accesses whose physical address was compared with the tables'.
+    #[serde(default)]
+    pub accesses: u64,
+    /// Remarks, and violations that are mere advice.
+    #[serde(default)]
+    pub remarks: u64,
     /// Cases that ended and passed.
     pub passed: u64,
     /// Cases that ended and failed.

@@ -1,34 +1,61 @@
 //! The tables reachable from every root that some PE may hold entries of, with the contents last seen.
 //!
 //! Sources report a store after it happened and without the old value; the shadow is where the old value comes from. A
-//! table page that is unlinked stays here, and watched, while a walk cache may still point at it.
+//! table that is unlinked stays here, and watched, while a walk cache may still point at it. Tables are of any size, from
+//! a root of two entries to sixteen 64 KiB tables in a row; they are found by the 4 KiB pages that they lie in.
 
-use crate::descriptor::{Descriptor, ENTRIES, Geometry, PAGE, level_size};
+use crate::descriptor::Descriptor;
+use crate::geometry::{Geometry, Space};
+use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
 use crate::residue::{ResidueId, Tag};
-use std::collections::HashMap;
+
+/// Bytes of a page as sources watch it, whatever the guest's granule.
+pub const WATCHED: u64 = 4096;
+/// Tables that are followed.
+pub const MAX_TABLES: usize = 1 << 16;
+/// Entries that all of them have together at most.
+const MAX_ENTRIES: usize = 1 << 24;
+/// Places that one slot is followed at: a table linked in more is followed at some of them.
+const MAX_SPANS: usize = 256;
+/// Tags that a context is followed under; more are held under any ASID.
+const MAX_TAGS: usize = 16;
 
 /// A root that some PE has loaded, and who may hold entries that were read through it.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The tables.
     pub root: Root,
-    /// Under which ASIDs it was loaded.
+    /// Under which tags it was loaded.
     pub tags: Vec<TagUse>,
 }
 
-/// Which PEs have, or had, a context under one ASID.
-#[derive(Clone, Copy, Debug)]
+/// Which PEs have, or had, a context under one tag.
+#[derive(Clone, Debug)]
 pub struct TagUse {
-    /// The ASID.
-    pub asid: u16,
+    /// The ASID; [`Tag::AnyAsid`] stands for those that are not told apart.
+    pub tag: Tag,
     /// PEs that may hold entries (R3): it is loaded, or has been since the last covering, completed invalidation.
     pub held: PeSet,
     /// PEs on which it is loaded now.
     pub loaded: PeSet,
+    /// Those of them that share entries (CnP).
+    pub shared: PeSet,
+    /// When PEs that hold it without having it loaded left it.
+    left: Vec<(usize, u64)>,
 }
 
-/// Index of a context.
+impl TagUse {
+    /// An invalidation of `reach`, executed at event `time`, is complete: a PE that has the context loaded, or has left it since,
+    /// may have filled again.
+    pub fn invalidated(&mut self, reach: PeSet, time: u64) {
+        let refilled = self.left.iter().filter(|(_, left)| *left > time).fold(0, |set, (pe, _)| set | 1 << pe);
+        self.held &= self.loaded | refilled | !reach;
+        self.left.retain(|(pe, _)| self.held >> pe & 1 != 0);
+    }
+}
+
+/// Names a context; never used twice.
 pub type ContextId = usize;
 
 /// Who points at a table.
@@ -39,13 +66,13 @@ pub enum Parent {
     /// An entry of another table.
     Slot {
         /// The other table.
-        page: u64,
+        table: u64,
         /// The entry's number.
         index: usize,
     },
 }
 
-/// A table page.
+/// A table.
 #[derive(Clone, Debug)]
 pub struct TablePage {
     /// Level of its entries.
@@ -55,194 +82,306 @@ pub struct TablePage {
     /// Who points at it; empty: unlinked.
     pub parents: Vec<Parent>,
     /// Contents as last seen.
-    pub entries: Box<[u64; ENTRIES]>,
+    pub entries: Box<[u64]>,
     /// Table residues that lead here.
-    pub residues: Vec<ResidueId>,
+    pub residues: FastSet<ResidueId>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
     pub scrubbed: Option<Box<Scrub>>,
 }
 
-/// Tells a page that is being cleared for another use from one that is being torn down entry by entry.
-#[derive(Clone, Debug, Default)]
+/// Tells a table that is being cleared for another use from one that is being torn down entry by entry.
+#[derive(Clone, Debug)]
 pub struct Scrub {
-    stored: [u64; ENTRIES / 64],
+    stored: Vec<u64>,
+    missing: usize,
     pointless: bool,
 }
 
 impl Scrub {
+    /// Nothing of a table with so many entries is cleared.
+    pub fn new(entries: usize) -> Self {
+        Self { stored: vec![0; entries.div_ceil(64)], missing: entries, pointless: false }
+    }
+
     /// Notes a store of zero; `pointless`: the slot was invalid already, or the store covered more than one slot.
     pub fn note(&mut self, index: usize, pointless: bool) {
-        self.stored[index / 64] |= 1 << (index % 64);
+        if let Some(word) = self.stored.get_mut(index / 64) {
+            let bit = 1 << (index % 64);
+            self.missing -= usize::from(*word & bit == 0);
+            *word |= bit;
+        }
         self.pointless |= pointless;
     }
 
-    /// Whether the whole page was cleared, and not as a teardown would.
+    /// Whether the whole table was cleared, and not as a teardown would.
     pub fn is_cleared(&self) -> bool {
-        self.pointless && self.stored.iter().all(|word| *word == u64::MAX)
+        self.pointless && self.missing == 0
     }
 }
 
 impl TablePage {
     /// The descriptor in a slot.
     pub fn descriptor(&self, index: usize) -> Descriptor {
-        Descriptor::decode(self.entries[index], self.level, &self.geometry)
+        let bits = self.entries.get(index).copied().unwrap_or(0);
+        Descriptor::decode(bits, self.level, &self.geometry)
     }
 
     /// Tables that the slots point at, with the slot's number.
     pub fn children(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        (0..ENTRIES).filter_map(|index| match self.descriptor(index) {
+        (0..self.entries.len()).filter_map(|index| match self.descriptor(index) {
             Descriptor::Table(table) => Some((index, table.next)),
             _ => None,
         })
     }
+
+    /// Table residues that lead here, oldest first as far as their names tell.
+    pub fn leading_here(&self) -> Vec<ResidueId> {
+        let mut ids: Vec<ResidueId> = self.residues.iter().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Whether nothing in it is cacheable.
+    pub fn is_empty(&self) -> bool {
+        self.entries.iter().all(|bits| bits & 1 == 0)
+    }
 }
 
-/// Where a slot translates: in which context, from which virtual address on.
+/// Where a slot translates: in which context, from which input address on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The context.
     pub context: ContextId,
-    /// First virtual address.
+    /// What the context belongs to.
+    pub space: Space,
+    /// First input address.
     pub start: u64,
 }
 
-/// All contexts and table pages.
+/// All contexts and tables.
 #[derive(Clone, Debug, Default)]
 pub struct Shadow {
-    contexts: Vec<Option<Context>>,
-    pages: HashMap<u64, TablePage>,
+    contexts: FastMap<ContextId, Context>,
+    next_context: ContextId,
+    by_root: FastMap<Root, ContextId>,
+    by_space: FastMap<Space, Vec<ContextId>>,
+    tables: FastMap<u64, TablePage>,
+    entries: usize,
+    /// Tables in each page, but for a page that is one table.
+    lying_in: FastMap<u64, Vec<u64>>,
 }
-
-/// PEs a context is followed under: one tag an ASID, up to this many; more are held under any ASID.
-const MAX_TAGS: usize = 16;
 
 impl Shadow {
     /// The context of `root`, if it is known.
     pub fn find(&self, root: &Root) -> Option<ContextId> {
-        self.contexts.iter().position(|c| c.as_ref().is_some_and(|c| c.root == *root))
+        self.by_root.get(root).copied()
     }
 
     /// Makes a context for `root`.
     pub fn add_context(&mut self, root: Root) -> ContextId {
-        let context = Some(Context { root, tags: Vec::new() });
-        match self.contexts.iter().position(Option::is_none) {
-            Some(free) => {
-                self.contexts[free] = context;
-                free
-            }
-            None => {
-                self.contexts.push(context);
-                self.contexts.len() - 1
-            }
-        }
+        let id = self.next_context;
+        self.next_context += 1;
+        self.contexts.insert(id, Context { root, tags: Vec::new() });
+        self.by_root.insert(root, id);
+        self.by_space.entry(root.space).or_default().push(id);
+        id
     }
 
     /// Forgets a context.
     pub fn drop_context(&mut self, id: ContextId) {
-        if let Some(slot) = self.contexts.get_mut(id) {
-            *slot = None;
+        let Some(context) = self.contexts.remove(&id) else { return };
+        self.by_root.remove(&context.root);
+        if let Some(ids) = self.by_space.get_mut(&context.root.space) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_space.remove(&context.root.space);
+            }
         }
     }
 
     /// The context with this index.
     pub fn context(&self, id: ContextId) -> Option<&Context> {
-        self.contexts.get(id)?.as_ref()
+        self.contexts.get(&id)
     }
 
-    /// Every context, to change.
-    pub fn contexts_mut(&mut self) -> impl Iterator<Item = (ContextId, &mut Context)> {
-        self.contexts.iter_mut().enumerate().filter_map(|(id, c)| Some((id, c.as_mut()?)))
+    /// The context with this index, to change.
+    pub fn context_mut(&mut self, id: ContextId) -> Option<&mut Context> {
+        self.contexts.get_mut(&id)
+    }
+
+    /// The contexts of a space.
+    pub fn contexts_of(&self, space: Space) -> &[ContextId] {
+        self.by_space.get(&space).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every space that has contexts.
+    pub fn spaces(&self) -> Vec<Space> {
+        self.by_space.keys().copied().collect()
     }
 
     /// Notes that `loaded` is loaded on `pe` from now on.
     pub fn load(&mut self, id: ContextId, loaded: &Loaded, pe: usize) {
-        let Some(Some(context)) = self.contexts.get_mut(id) else { return };
+        let Some(context) = self.context_mut(id) else { return };
         let bit = 1 << pe;
-        match context.tags.iter_mut().find(|tag| tag.asid == loaded.asid) {
+        let wanted = if context.tags.len() < MAX_TAGS { Tag::Asid(loaded.asid) } else { Tag::AnyAsid };
+        let known = context.tags.iter_mut().find(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
+        let shared = if loaded.shared { bit } else { 0 };
+        match known {
             Some(tag) => {
                 tag.held |= bit;
                 tag.loaded |= bit;
+                tag.shared = tag.shared & !bit | shared;
             }
-            None => context.tags.push(TagUse { asid: loaded.asid, held: bit, loaded: bit }),
+            None => context.tags.push(TagUse { tag: wanted, held: bit, loaded: bit, shared, left: Vec::new() }),
         }
     }
 
-    /// Notes that `loaded` is no longer loaded on `pe`. What it cached stays.
-    pub fn unload(&mut self, id: ContextId, loaded: &Loaded, pe: usize) {
-        let Some(Some(context)) = self.contexts.get_mut(id) else { return };
-        if let Some(tag) = context.tags.iter_mut().find(|tag| tag.asid == loaded.asid) {
+    /// Notes that the context is no longer loaded on `pe` since event `time`. What it cached stays.
+    pub fn unload(&mut self, id: ContextId, pe: usize, time: u64) {
+        let Some(context) = self.context_mut(id) else { return };
+        for tag in context.tags.iter_mut().filter(|tag| tag.loaded >> pe & 1 != 0) {
             tag.loaded &= !(1 << pe);
+            tag.shared &= !(1 << pe);
+            tag.left.retain(|(other, _)| *other != pe);
+            tag.left.push((pe, time));
         }
     }
 
-    /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise.
-    pub fn holders(&self, id: ContextId, global: bool) -> Vec<(Tag, PeSet)> {
+    /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise. An
+    /// entry of stage 2 is held by its own, and a leaf also combined with entries of stage 1.
+    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Vec<(Tag, PeSet)> {
         let Some(context) = self.context(id) else { return Vec::new() };
         let all = context.tags.iter().fold(0, |set, tag| set | tag.held);
         if all == 0 {
-            Vec::new()
-        } else if global {
-            vec![(Tag::Global, all)]
-        } else if context.tags.len() > MAX_TAGS {
-            vec![(Tag::AnyAsid, all)]
-        } else {
-            context.tags.iter().filter(|tag| tag.held != 0).map(|tag| (Tag::Asid(tag.asid), tag.held)).collect()
+            return Vec::new();
+        }
+        match (context.root.space.is_stage2(), entry) {
+            (true, Descriptor::Leaf(_)) => vec![(Tag::Ipa, all), (Tag::Combined, all)],
+            (true, _) => vec![(Tag::Ipa, all)],
+            (false, entry) if entry.is_global() => vec![(Tag::Global, all)],
+            _ => context.tags.iter().filter(|tag| tag.held != 0).map(|tag| (tag.tag, tag.held)).collect(),
         }
     }
 
-    /// The table page at `page`.
-    pub fn page(&self, page: u64) -> Option<&TablePage> {
-        self.pages.get(&page)
+    /// The table that begins at `table`.
+    pub fn table(&self, table: u64) -> Option<&TablePage> {
+        self.tables.get(&table)
     }
 
-    /// The table page at `page`, to change.
-    pub fn page_mut(&mut self, page: u64) -> Option<&mut TablePage> {
-        self.pages.get_mut(&page)
+    /// The table that begins at `table`, to change.
+    pub fn table_mut(&mut self, table: u64) -> Option<&mut TablePage> {
+        self.tables.get_mut(&table)
     }
 
-    /// Adds a table page.
-    pub fn insert_page(&mut self, page: u64, table: TablePage) {
-        self.pages.insert(page, table);
+    /// The table and the slot in it that an address lies in.
+    pub fn slot(&self, pa: u64) -> Option<(u64, usize)> {
+        let page = page_of(pa);
+        let inside = |base: u64| {
+            let table = self.tables.get(&base)?;
+            let index = (pa.checked_sub(base)? / 8) as usize;
+            (index < table.entries.len()).then_some((base, index))
+        };
+        inside(page).or_else(|| self.lying_in.get(&page)?.iter().find_map(|base| inside(*base)))
     }
 
-    /// Forgets a table page.
-    pub fn remove_page(&mut self, page: u64) -> Option<TablePage> {
-        self.pages.remove(&page)
-    }
-
-    /// Everywhere that a slot translates. A table may be linked from several places.
-    pub fn spans(&self, page: u64, index: usize) -> Vec<Span> {
-        let mut spans = Vec::new();
-        self.collect_spans(page, index, 0, &mut spans);
-        spans
-    }
-
-    fn collect_spans(&self, page: u64, index: usize, offset: u64, spans: &mut Vec<Span>) {
-        let Some(table) = self.pages.get(&page) else { return };
-        let offset = offset.wrapping_add(index as u64 * level_size(table.level));
-        for parent in &table.parents {
-            match *parent {
-                Parent::Root(context) => {
-                    if let Some(known) = self.context(context) {
-                        // Entries past the half's size are not reachable.
-                        if offset >> known.root.geometry.va_bits == 0 {
-                            let start = known.root.first_va().wrapping_add(offset);
-                            spans.push(Span { context, start });
-                        }
-                    }
-                }
-                // Levels only ever rise towards the root, so this ends.
-                Parent::Slot { page: above, index } => {
-                    if self.pages.get(&above).is_some_and(|parent| parent.level < table.level) {
-                        self.collect_spans(above, index, offset, spans);
-                    }
-                }
+    /// Adds a table. Returns the pages in which it is the first, or `None` if there are too many tables.
+    pub fn insert(&mut self, base: u64, table: TablePage) -> Option<Vec<u64>> {
+        if self.tables.len() >= MAX_TABLES || self.entries + table.entries.len() > MAX_ENTRIES {
+            return None;
+        }
+        let mut first = Vec::new();
+        for page in pages(base, table.entries.len()) {
+            if !self.tables.contains_key(&page) && !self.lying_in.contains_key(&page) {
+                first.push(page);
+            }
+            if page != base {
+                self.lying_in.entry(page).or_default().push(base);
             }
         }
+        self.entries += table.entries.len();
+        self.tables.insert(base, table);
+        Some(first)
+    }
+
+    /// Forgets a table. Returns it with the pages in which no other lies.
+    pub fn remove(&mut self, base: u64) -> Option<(TablePage, Vec<u64>)> {
+        let table = self.tables.remove(&base)?;
+        self.entries -= table.entries.len();
+        let mut empty = Vec::new();
+        for page in pages(base, table.entries.len()) {
+            if let Some(bases) = self.lying_in.get_mut(&page) {
+                bases.retain(|other| *other != base);
+                if bases.is_empty() {
+                    self.lying_in.remove(&page);
+                }
+            }
+            if !self.tables.contains_key(&page) && !self.lying_in.contains_key(&page) {
+                empty.push(page);
+            }
+        }
+        Some((table, empty))
+    }
+
+    /// Whether some root leads to the table.
+    pub fn is_live(&self, table: u64) -> bool {
+        self.leads_up(table, &mut 4096)
+    }
+
+    /// With a limit to the search, for tables that are linked a great many times: they count as live.
+    fn leads_up(&self, base: u64, budget: &mut usize) -> bool {
+        let Some(table) = self.tables.get(&base) else { return false };
+        table.parents.iter().any(|parent| {
+            let Some(left) = budget.checked_sub(1) else { return true };
+            *budget = left;
+            match *parent {
+                Parent::Root(_) => true,
+                // Levels only ever rise towards the root, so this ends.
+                Parent::Slot { table: above, .. } => {
+                    self.tables.get(&above).is_some_and(|up| up.level < table.level) && self.leads_up(above, budget)
+                }
+            }
+        })
+    }
+
+    /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
+    pub fn spans(&self, table: u64, index: usize) -> (Vec<Span>, bool) {
+        let mut spans = Vec::new();
+        let whole = self.collect_spans(table, index, 0, &mut spans, &mut 4096);
+        (spans, !whole)
+    }
+
+    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Vec<Span>, budget: &mut usize) -> bool {
+        let Some(table) = self.tables.get(&base) else { return true };
+        let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
+        table.parents.iter().all(|parent| {
+            let Some(left) = budget.checked_sub(1) else { return false };
+            *budget = left;
+            match *parent {
+                Parent::Root(context) => {
+                    let Some(known) = self.context(context) else { return true };
+                    // Entries past the half's size are not reachable.
+                    if offset >> known.root.geometry.va_bits == 0 {
+                        let start = known.root.first_va().wrapping_add(offset);
+                        spans.push(Span { context, space: known.root.space, start });
+                    }
+                    spans.len() < MAX_SPANS
+                }
+                Parent::Slot { table: above, index } => {
+                    let leads = self.tables.get(&above).is_some_and(|up| up.level < table.level);
+                    !leads || self.collect_spans(above, index, offset, spans, budget)
+                }
+            }
+        })
     }
 }
 
-/// The page that holds `pa`.
+/// The watched page that holds `pa`.
 pub const fn page_of(pa: u64) -> u64 {
-    pa & !(PAGE - 1)
+    pa & !(WATCHED - 1)
+}
+
+/// The watched pages that a table of `entries` entries lies in.
+fn pages(base: u64, entries: usize) -> impl Iterator<Item = u64> {
+    let last = base.saturating_add(entries as u64 * 8 - 1);
+    (page_of(base)..=page_of(last)).step_by(WATCHED as usize)
 }

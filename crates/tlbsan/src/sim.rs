@@ -3,18 +3,19 @@
 //! It lets library code run under the checker on the host, without an emulator: every access is performed on its memory
 //! and then told, exactly as an emulator would.
 
+use crate::event::{AccessKind, IdRegister};
 use crate::event::{Event, Sysreg, What, World};
+use crate::hash::{FastMap, FastSet};
 use crate::model::{Config, Model};
 use crate::report::Record;
-use std::collections::{BTreeMap, BTreeSet};
 use tlbi::{Dsb, Op};
 use tlbsan_hint::Hint;
 
 /// Memory that comes into being, zeroed, where it is first stored to.
 #[derive(Debug, Default)]
 struct Memory {
-    words: BTreeMap<u64, u64>,
-    watched: BTreeSet<u64>,
+    words: FastMap<u64, u64>,
+    watched: FastSet<u64>,
     stack: Vec<u64>,
 }
 
@@ -120,6 +121,42 @@ impl Machine {
     /// Executes an ISB.
     pub fn isb(&mut self, pe: usize) {
         self.tell(pe, What::Isb);
+    }
+
+    /// Takes an exception to EL1.
+    pub fn exception(&mut self, pe: usize) {
+        self.tell(pe, What::ExceptionEntry);
+    }
+
+    /// Returns from an exception.
+    pub fn eret(&mut self, pe: usize) {
+        self.tell(pe, What::Eret);
+    }
+
+    /// Goes to an exception level, by ERET or by an exception.
+    pub fn go_to(&mut self, pe: usize, el: u8) {
+        self.tell(pe, What::Eret);
+        self.tell(pe, What::El(el));
+    }
+
+    /// Comes out of reset, or is switched on.
+    pub fn reset(&mut self, pe: usize) {
+        self.tell(pe, What::Reset);
+    }
+
+    /// Has an ID register with this value.
+    pub fn identify(&mut self, pe: usize, register: IdRegister, value: u64) {
+        self.tell(pe, What::Id(register, value));
+    }
+
+    /// Accesses `va` at EL1 with a TLB that says `pa`.
+    pub fn access(&mut self, pe: usize, va: u64, pa: u64, kind: AccessKind) {
+        self.access_at(pe, va, pa, kind, 1);
+    }
+
+    /// Accesses `va` at an exception level with a TLB that says `pa`.
+    pub fn access_at(&mut self, pe: usize, va: u64, pa: u64, kind: AccessKind, el: u8) {
+        self.tell(pe, What::Access { va, pa, kind, el });
     }
 
     /// Executes a hint.

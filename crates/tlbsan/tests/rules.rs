@@ -411,8 +411,131 @@ fn a_case_passes_only_if_it_shows_what_it_expects_and_was_awake() {
 
 #[test]
 fn hints_are_ignored_when_asked() {
-    let mut m = Machine::new(Config { ignore_hints: true });
+    let mut m = Machine::new(Config { ignore_hints: true, ..Config::default() });
     m.hint(0, Hint::CaseBegin { id: 1 });
     m.hint(0, Hint::CaseEnd { id: 1 });
     assert_eq!(m.take_records().len(), 1, "the start record alone");
+}
+
+#[test]
+fn an_unlinked_table_linked_elsewhere_is_reused_with_its_first_entry() {
+    let mut m = machine();
+    m.store(0, L2, 0);
+    m.store(0, L2 + 8, T | TABLE); // moved, as Linux moves page tables
+    assert_eq!(verdicts(&mut m), []);
+    m.store(0, T + 16, 0x10_2000 | PAGE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+}
+
+#[test]
+fn an_entry_cleared_in_a_moved_table_stays_a_residue_of_its_own() {
+    let mut m = machine();
+    m.store(0, L2, 0);
+    m.store(0, L2 + 8, T | TABLE);
+    m.store(0, T, 0);
+    m.store(0, T + 16, 0x10_2000 | PAGE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+    m.hint(0, Hint::FlushClaimed { start: VA, size: 0x1000, asid: ASID });
+    assert_eq!(verdicts(&mut m), [(Kind::Claimed, Cause::NoInvalidation, VA, 3)]);
+}
+
+#[test]
+fn a_table_cleared_out_of_an_unlinked_table_is_not_live_when_that_returns() {
+    let mut m = machine();
+    m.store(0, L1 + 8, 0);
+    m.store(0, L2, 0);
+    m.store(0, L1 + 8, L2 | TABLE);
+    m.store(0, T + 16, 0x10_2000 | PAGE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+}
+
+#[test]
+fn a_local_dsb_orders_a_store_for_its_own_pe_only() {
+    let flush_on = |pe| {
+        let mut m = machine();
+        unmap(&mut m, false);
+        m.dsb(0, Dsb::Nshst);
+        m.tlbi(pe, Op::local(va(true, Some(ASID))));
+        m.dsb(pe, Dsb::Nsh);
+        m.store(0, T, 0x20_0000 | PAGE);
+        m.take_violations().remove(0).pes
+    };
+    assert_eq!(flush_on(0), [1]);
+    assert_eq!(flush_on(1), [0, 1]);
+}
+
+#[test]
+fn a_dsb_of_whoever_stored_last_orders_the_earlier_stores() {
+    let mut m = machine();
+    m.store(1, T, 0);
+    m.store(0, T, 1 << 55);
+    flush(&mut m, leaf_only());
+    assert_eq!(remap(&mut m), []);
+}
+
+#[test]
+fn a_table_linked_again_with_fewer_prohibitions_is_no_residue() {
+    let mut m = machine();
+    m.store(0, L2 + 8, T2 | TABLE | 1 << 61);
+    m.store(0, L2 + 8, 0);
+    m.store(0, L2 + 8, T2 | TABLE);
+    m.hint(0, Hint::FlushClaimed { start: VA, size: 1 << 30, asid: ASID });
+    assert_eq!(verdicts(&mut m), []);
+}
+
+#[test]
+fn a_table_that_links_itself_is_unlinked_without_end() {
+    let mut m = machine();
+    m.store(0, ROOT + 8 * 511, ROOT | TABLE);
+    m.store(0, ROOT + 8 * 511, 0);
+    m.store(0, L1, L1 | TABLE);
+    m.store(0, ROOT, 0);
+}
+
+#[test]
+fn a_pe_that_left_after_the_invalidation_may_have_refilled() {
+    let mut m = machine();
+    m.tlbi(0, Op::inner(Target::Asid(Asid::new(ASID))));
+    m.run_in(1, 0x9000, 1);
+    m.dsb(0, Dsb::Ish);
+    unmap(&mut m, false);
+    m.store(0, T, 0x20_0000 | PAGE);
+    assert_eq!(m.take_violations()[0].pes, [0, 1]);
+}
+
+#[test]
+fn a_table_replaced_in_an_unlinked_table_is_not_live_when_that_returns() {
+    let mut m = machine();
+    m.store(0, L1 + 8, 0);
+    m.store(0, L2, T2 | TABLE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 1)]);
+    m.store(0, L1 + 16, L2 | TABLE);
+    m.store(0, T, 0x20_0000 | PAGE);
+    assert_eq!(verdicts(&mut m), [], "nothing leads to T any more");
+}
+
+#[test]
+fn a_leaf_whose_table_has_moved_is_stale_where_it_was() {
+    let mut m = machine();
+    m.store(0, T, 0);
+    m.store(0, L2, 0);
+    m.store(0, T, 0x10_0000 | PAGE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+    m.store(0, L2 + 8, T | TABLE);
+    m.hint(0, Hint::FrameFreed { pa: 0x10_0000, size: 0x1000 });
+    assert_eq!(verdicts(&mut m), [(Kind::Claimed, Cause::NoInvalidation, VA, 3)]);
+}
+
+#[test]
+fn what_was_cleared_before_a_table_was_linked_again_is_forgotten() {
+    let mut m = machine();
+    m.store(0, L1 + 8, 0);
+    for slot in (T..T + 0x1000).step_by(8) {
+        m.store(0, slot, 0);
+    }
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, VA, 2)]);
+    m.store(0, L1 + 8, L2 | TABLE);
+    m.store(0, L1 + 8, 0);
+    m.store(0, T, 0);
+    assert_eq!(verdicts(&mut m), [], "one store is a teardown");
 }

@@ -61,7 +61,7 @@ impl Board {
     }
 
     pub fn tlb(&self) -> Tlb<&Self> {
-        Tlb::new(self, Features { asid_bits: 16, ets2: false })
+        Tlb::new(self, Features { asid_bits: 16, ..Features::NONE })
     }
 
     /// An empty space, loaded on `pes` PEs.

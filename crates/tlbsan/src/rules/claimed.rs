@@ -1,33 +1,54 @@
 //! claimed: the kernel says that nothing stale is left, and something is.
 //!
 //! Only a hint can say so: a range is declared flushed, or a frame is given back to its allocator. Without hints the reuse
-//! of a plain data frame cannot be seen.
+//! of a plain data frame cannot be seen. An entry that merely lost its access flag still says what it said: that is no
+//! claim broken.
 
-use crate::descriptor::{Descriptor, PAGE};
-use crate::residue::{ResidueId, Residues};
+use crate::descriptor::Descriptor;
+use crate::geometry::Geometry;
+use crate::residue::{Residue, ResidueId, Residues};
+use crate::shadow::{Shadow, Span};
 
 /// Residues that lead to a frame which is given back.
-pub fn frame_freed(residues: &Residues, pa: u64, size: u64) -> Vec<ResidueId> {
-    overlapping(residues, |residue| {
-        let (first, bytes) = match residue.what.entry {
-            Descriptor::Nothing => return false,
-            Descriptor::Table(table) => (table.next, PAGE),
-            Descriptor::Leaf(leaf) => (leaf.output, residue.size()),
+pub fn frame_freed(shadow: &Shadow, residues: &Residues, pa: u64, size: u64) -> Vec<ResidueId> {
+    let mut ids = residues.leading_to(pa, size);
+    if size <= 1 << 20 {
+        let pages = (pa & !0xfff..pa.saturating_add(size)).step_by(0x1000);
+        ids.extend(pages.filter_map(|page| shadow.table(page)).flat_map(|table| &table.residues));
+    } else {
+        let table = |residue: &Residue| match residue.what.entry {
+            Descriptor::Table(table) => table.next >= pa && table.next - pa < size,
+            _ => false,
         };
-        first < pa.saturating_add(size) && pa < first.saturating_add(bytes)
-    })
+        ids.extend(residues.iter().filter(|(_, residue)| table(residue)).map(|(id, _)| id));
+    }
+    stale(shadow, residues, ids)
 }
 
 /// Residues in a range that is declared flushed for an ASID.
-pub fn flush_claimed(residues: &Residues, start: u64, size: u64, asid: u16) -> Vec<ResidueId> {
-    overlapping(residues, |residue| {
-        let (first, bytes) = (residue.what.start, residue.size());
-        first < start.saturating_add(size) && start < first.saturating_add(bytes) && residue.concerns(asid)
-    })
+pub fn flush_claimed(shadow: &Shadow, residues: &Residues, start: u64, size: u64, asid: u16) -> Vec<ResidueId> {
+    let ids = residues.iter().filter(|(_, residue)| residue.overlaps(start, size) && residue.concerns(asid));
+    let ids = ids.map(|(id, _)| id).collect();
+    stale(shadow, residues, ids)
 }
 
-fn overlapping(residues: &Residues, test: impl Fn(&crate::residue::Residue) -> bool) -> Vec<ResidueId> {
-    let mut ids: Vec<ResidueId> = residues.iter().filter(|(_, residue)| test(residue)).map(|(id, _)| id).collect();
-    ids.sort_unstable();
+/// Those whose slot says something else now, access flag aside; from the roots down, for what retires takes what hangs on
+/// it along, and in the order in which they came into being.
+fn stale(shadow: &Shadow, residues: &Residues, mut ids: Vec<ResidueId>) -> Vec<ResidueId> {
+    ids.retain(|id| residues.get(*id).is_some_and(|residue| !says_the_same(shadow, residue)));
+    ids.sort_unstable_by_key(|id| residues.get(*id).map(|residue| (residue.what.level, residue.born(), *id)));
+    ids.dedup();
     ids
+}
+
+fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
+    let what = &residue.what;
+    let Some(table) = shadow.table(what.table) else { return false };
+    let aged = Geometry { hw_access_flag: true, ..table.geometry };
+    let bits = table.entries.get(what.index).copied().unwrap_or(0);
+    // The slot may stand in a table that is linked elsewhere by now.
+    let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
+    what.through.is_none()
+        && Descriptor::decode(bits, what.level, &aged) == what.entry
+        && shadow.spans(what.table, what.index).0.iter().any(here)
 }

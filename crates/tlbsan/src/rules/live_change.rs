@@ -1,15 +1,23 @@
 //! live-change: a valid entry is changed in place where break-before-make is due.
 //!
 //! Between the store and the invalidation both translations may be cached, by different PEs or by one: the architecture
-//! then allows either, a mixture, or a TLB conflict abort (Arm ARM D8.17.1). The size and contiguity changes that FEAT_BBM
-//! permits are judged as on a CPU without it.
+//! then allows either, a mixture, or a TLB conflict abort (Arm ARM D8.17.1). Changes of size and of the contiguous bit are
+//! judged by the level of FEAT_BBM that all PEs have: [`compare`](crate::change::compare) knows.
+//!
+//! A memory attribute that is changed in MAIR, while translations that use it may be cached, is the same for all of them.
 
-use crate::descriptor::{Change, Descriptor};
+use crate::change::Change;
+use crate::descriptor::Descriptor;
 use crate::machine::PeSet;
 use crate::residue::Tag;
 
-/// Whether the change, which [`compare`](crate::descriptor::compare) has judged, breaks the rule: only if somebody may hold
-/// the old entry.
+/// Whether the change, which [`compare`](crate::change::compare) has judged, breaks the rule: only if somebody may hold the
+/// old entry.
 pub fn is_broken(change: Change, old: &Descriptor, holders: &[(Tag, PeSet)]) -> bool {
     matches!(change, Change::Break(_)) && old.is_cacheable() && !holders.is_empty()
+}
+
+/// The first attribute of MAIR that differs between what is in effect and what was, if any does.
+pub fn changed_attribute(before: u64, now: u64) -> Option<usize> {
+    (0..8).find(|index| before >> (8 * index) & 0xff != now >> (8 * index) & 0xff)
 }

@@ -102,7 +102,9 @@ fn unmap_and_map_again(stage: &Stage<'_>) {
     steps.step(5, || {
         stage.map(A, stage.frame(NEW));
         if table_of(stage, A) == old_table {
-            stage.fail(format!("the table {old_table:?} was linked again: that is no fault, and the case shows nothing"));
+            stage.fail(format!(
+                "the table {old_table:?} was linked again: that is no fault, and the case shows nothing"
+            ));
         }
     });
 }

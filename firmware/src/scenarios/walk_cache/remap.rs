@@ -56,9 +56,9 @@ pub fn play(billing: &Billing, va: u64, loss: Loss, fault: Option<Fault>, reads:
 fn unmap_and_map_again(stage: &Stage<'_>, va: u64) {
     let old_table = table_of(stage, va);
     // The frame keeps its contents: the pool hands it out last.
-    let unmapped = stage.space.change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| {
-        edit.unmap(page(va))
-    });
+    let unmapped = stage
+        .space
+        .change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| edit.unmap(page(va)));
     stage.expect("unmap", unmapped);
     stage.map(va, stage.frame(NEW));
     if va == A && table_of(stage, va) == old_table {

@@ -1,0 +1,200 @@
+//! Accesses by virtual address: is the physical address the one that the tables give (rule stale-access)?
+//!
+//! Several answers are right: what memory says now, what the shadow says (a store that is not reported yet has not happened
+//! for the model), both through the registers in effect and through those written and not yet synchronised; and whatever
+//! an open residue explains.
+
+use super::{Model, Now};
+use crate::descriptor::Descriptor;
+use crate::event::{AccessKind, World};
+use crate::geometry::Space;
+use crate::machine::{EL2, EL10, Loaded, Registers, STAGE2};
+use crate::report::{self, Accessed, Violation};
+use crate::rules::stale_access::{gives, not_synchronised};
+use crate::walk::{Walk, walk};
+use tlbsan_hint::{Cause, Kind};
+
+/// A translation that a verdict was given about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condemned {
+    space: Space,
+    start: u64,
+    size: u64,
+    entry: Descriptor,
+}
+
+/// Condemned translations that are remembered.
+const MAX_CONDEMNED: usize = 256;
+
+impl Condemned {
+    pub(super) fn new(space: Space, start: u64, size: u64, entry: Descriptor) -> Self {
+        Self { space, start, size, entry }
+    }
+}
+
+impl Model {
+    pub(super) fn condemn(&mut self, condemned: Condemned) {
+        if self.condemned.len() >= MAX_CONDEMNED {
+            self.condemned.pop_front();
+        }
+        self.condemned.push_back(condemned);
+    }
+
+    pub(super) fn accessed<W: World>(&mut self, now: &mut Now<'_, W>, va: u64, pa: u64, kind: AccessKind, el: u8) {
+        let state = &self.pes[now.event.pe];
+        let host = state.effective.is_host();
+        let places = match el {
+            0 if host => EL2,
+            0 | 1 => EL10,
+            2 => EL2,
+            _ => return,
+        };
+        let stage2 = places == EL10 && state.effective.has_stage2();
+        let stage1 = places.map(|place| state.loaded[place]);
+        let loaded = match stage1.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
+            Some(loaded) => loaded,
+            // Stage 1 is off: the address is an intermediate one.
+            None if stage1 == [None; 2] && stage2 => match state.loaded[STAGE2] {
+                Some(loaded) if loaded.root.offset(va).is_some() => loaded,
+                _ => return,
+            },
+            // MMU off: nothing is cached, and nothing to compare with.
+            None => return,
+        };
+        self.summary.accesses += 1;
+        if !stage2 && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
+            return;
+        }
+        let by_memory = by_memory(now.world, &state.effective, places, va);
+        // A source may use registers at once that are written and not in effect yet.
+        let by_written = self::by_memory(now.world, &state.written, places, va);
+        if [by_memory, by_written].iter().any(|walk| matches!(walk, Walk::Lost) || *walk == Walk::Leaf(pa)) {
+            return;
+        }
+        if self.is_explained(now.event.pe, &loaded, stage2, va, pa) {
+            return;
+        }
+        self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, kind);
+    }
+
+    fn by_shadow(&self, loaded: &Loaded, va: u64) -> Walk {
+        walk(&loaded.root, va, |table, index| self.shadow.table(table)?.entries.get(index).copied())
+    }
+
+    /// R7: whether a residue that the PE may still hold, or a verdict that was given, explains the address.
+    fn is_explained(&self, pe: usize, loaded: &Loaded, stage2: bool, va: u64, pa: u64) -> bool {
+        let space = loaded.root.space;
+        let Some(offset) = loaded.root.offset(va) else { return true };
+        let va = loaded.root.first_va().wrapping_add(offset);
+        let open = self.residues.overlapping(space, va, 1).into_iter().any(|id| {
+            self.residues.get(id).is_some_and(|residue| {
+                // Under stage 2 the leaf gives an intermediate address: whatever came of it.
+                let leads = gives(&residue.what.entry, residue.what.start, residue.size(), va, pa);
+                residue.pes() >> pe & 1 != 0 && (leads || (stage2 && !residue.is_table()))
+            })
+        });
+        if open {
+            return true;
+        }
+        let vmid = self.pes[pe].effective.vmid();
+        if stage2 && self.leads_through_stage2(Space::Stage2(vmid), pe, pa) {
+            return true;
+        }
+        self.condemned.iter().any(|gone| {
+            gone.space == space && gives(&gone.entry, gone.start, gone.size, va, pa)
+                || stage2 && gone.space == Space::Stage2(vmid)
+        })
+    }
+
+    fn leads_through_stage2(&self, space: Space, pe: usize, pa: u64) -> bool {
+        self.residues.leading_to(pa, 1).into_iter().any(|id| {
+            self.residues.get(id).is_some_and(|residue| residue.what.space == space && residue.pes() >> pe & 1 != 0)
+        })
+    }
+
+    fn stale_access<W: World>(&mut self, now: &mut Now<'_, W>, loaded: &Loaded, access: Accessed, kind: AccessKind) {
+        let pe = now.event.pe;
+        let Accessed { va, used, tables } = access;
+        let Some(offset) = loaded.root.offset(va) else { return };
+        let canonical = loaded.root.first_va().wrapping_add(offset);
+        let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
+        let own = self.residues.unsynchronised(pe);
+        let settled = not_synchronised(own, fetch, ets2, canonical, used).cloned();
+        let site = now.site();
+        let address = |pa: Option<u64>| report::Descriptor {
+            bits: pa.unwrap_or(0),
+            text: pa.map_or_else(|| "nothing".to_owned(), |pa| format!("address {}", crate::descriptor::grouped(pa))),
+        };
+        let page = loaded.root.geometry.page();
+        let mut violation = Violation {
+            kind: Kind::StaleAccess,
+            start: canonical & !(page - 1),
+            size: page,
+            asids: if loaded.root.space.has_asids() { vec![loaded.asid] } else { Vec::new() },
+            pes: vec![pe],
+            slot: loaded.root.table,
+            old: address(Some(used)),
+            new: address(tables),
+            removed: (*site).clone(),
+            accessed: Some(access),
+            ..super::verdicts::blank(&site)
+        };
+        let mut entry = None;
+        if let Some(gone) = settled {
+            violation.cause = Cause::NotSynchronised;
+            (violation.start, violation.size, violation.level) = (gone.start, gone.size, gone.level);
+            violation.slot = gone.slot;
+            violation.old = report::Descriptor { bits: gone.bits, text: gone.entry.to_string() };
+            violation.removed = (*gone.removed).clone();
+            entry = Some(gone.entry);
+        }
+        // The next access to the same page tells nothing new.
+        let leaf = entry.unwrap_or_else(|| whole_page(used & !(page - 1)));
+        self.condemn(Condemned::new(loaded.root.space, violation.start, violation.size, leaf));
+        self.verdict(violation);
+    }
+}
+
+/// A leaf that leads there.
+fn whole_page(output: u64) -> Descriptor {
+    Descriptor::Leaf(crate::descriptor::Leaf {
+        output,
+        attr_index: 0,
+        shareability: 0,
+        writable: true,
+        el0: true,
+        non_global: true,
+        contiguous: false,
+        pxn: false,
+        uxn: false,
+        ns: false,
+        gp: false,
+        nt: false,
+    })
+}
+
+/// Through the tables in memory, with stage 2 behind stage 1 where it is on.
+fn by_memory<W: World>(world: &W, registers: &Registers, places: [usize; 2], va: u64) -> Walk {
+    let load = |table: u64, index: usize| world.load(table.wrapping_add(index as u64 * 8));
+    let loaded = places.iter().filter_map(|place| registers.loaded(*place).ok().flatten());
+    let stage2 = match registers.loaded(STAGE2) {
+        Ok(stage2) if places == EL10 => stage2,
+        Ok(_) => None,
+        Err(_) => return Walk::Lost,
+    };
+    let off = loaded.clone().next().is_none();
+    let mut stage1 = if off && stage2.is_some() { Walk::Leaf(va) } else { Walk::Lost };
+    for loaded in loaded.filter(|loaded| loaded.root.offset(va).is_some()) {
+        stage1 = match &stage2 {
+            None => walk(&loaded.root, va, load),
+            Some(stage2) => walk(&loaded.root, va, |table, index| {
+                let slot = table.wrapping_add(index as u64 * 8);
+                world.load(walk(&stage2.root, slot, load).output()?)
+            }),
+        };
+    }
+    match (stage1, &stage2) {
+        (Walk::Leaf(ipa), Some(stage2)) => walk(&stage2.root, ipa, load),
+        _ => stage1,
+    }
+}

@@ -1,0 +1,344 @@
+//! What each PE translates through: registers that take effect, contexts that begin and end, resets.
+
+use super::{Model, Now};
+use crate::descriptor::{Descriptor, grouped};
+use crate::effect::{Effect, Selection};
+use crate::event::{Sysreg, World};
+use crate::geometry::Space;
+use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
+use crate::report;
+use crate::residue::Tag;
+use crate::rules::asid;
+use crate::rules::live_change::changed_attribute;
+use crate::shadow::Parent;
+use crate::walk::walk;
+use tlbsan_hint::{Cause, Kind};
+
+/// Tables that are looked through for the use of an attribute.
+const MAX_SEARCHED: usize = 4096;
+
+impl Model {
+    /// A context synchronisation event: register writes take effect.
+    pub(super) fn synchronise<W: World>(&mut self, now: &mut Now<'_, W>) {
+        let pe = now.event.pe;
+        self.residues.synchronise(pe);
+        let state = &mut self.pes[pe];
+        if state.effective != state.written {
+            state.effective = state.written;
+            self.reload(now);
+        }
+    }
+
+    /// The PE begins anew: what its TLB holds is UNKNOWN, what it held among it.
+    pub(super) fn reset<W: World>(&mut self, now: &mut Now<'_, W>) {
+        let pe = now.event.pe;
+        let state = &mut self.pes[pe];
+        state.written = Registers::default();
+        state.effective = Registers::default();
+        state.el = 1;
+        state.mair = [None; 2];
+        state.unknown = [Unknown::Yes; 2];
+        self.residues.synchronise(pe);
+        self.reload(now);
+    }
+
+    /// Registers are in effect, or the exception level has changed: what is walked now?
+    pub(super) fn reload<W: World>(&mut self, now: &mut Now<'_, W>) {
+        let pe = now.event.pe;
+        // While EL2 runs it prepares EL1&0 for whom it will enter: judged upon entry.
+        let below_el2 = self.pes[pe].el < 2;
+        for place in 0..PLACES {
+            if !below_el2 && !EL2.contains(&place) {
+                continue;
+            }
+            let registers = self.pes[pe].effective;
+            let next = registers.loaded(place).and_then(|next| match next {
+                Some(loaded) if EL10.contains(&place) => stays_in_place(now.world, &registers, loaded),
+                next => Ok(next),
+            });
+            let next = next.unwrap_or_else(|why| {
+                self.notice(format!("{} is walked with {}: nothing is judged there", names(place), why.text()));
+                None
+            });
+            let previous = std::mem::replace(&mut self.pes[pe].loaded[place], next);
+            if previous == next {
+                continue;
+            }
+            if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
+                self.shadow.unload(id, pe, self.summary.events);
+            }
+            if let Some(next) = next {
+                self.load(now, &next, place);
+            }
+        }
+        self.check_attributes(now, 0, EL10[0], Sysreg::MairEl1);
+        self.check_attributes(now, 1, EL2[0], Sysreg::MairEl2);
+    }
+
+    fn load<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
+        let pe = now.event.pe;
+        let id = match self.shadow.find(&next.root) {
+            Some(id) => id,
+            None => {
+                let id = self.shadow.add_context(next.root);
+                let geometry = next.root.geometry;
+                self.link(now, next.root.table, Parent::Root(id), geometry.start_level, geometry);
+                id
+            }
+        };
+        self.shadow.load(id, next, pe);
+        self.check_unknown(now, next, place);
+        let tag = Tag::Asid(next.asid);
+        for clash in asid::clashes(&self.shadow, id, tag, pe, next.shared) {
+            self.asid_clash(now, next, &clash);
+            // Told once: from here on the PE counts as one that holds nothing of the earlier tables.
+            self.forget_held(now.world, clash.earlier, tag, clash.pes);
+        }
+        self.check_residues(now, id, next);
+    }
+
+    /// Residues that an earlier root left under the ASID that is loaded now.
+    fn check_residues<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded) {
+        let pe = now.event.pe;
+        if self.shadow.table(next.root.table).is_none_or(|table| table.is_empty()) {
+            return;
+        }
+        let left = |residue: &crate::residue::Residue| {
+            let held = residue.holders.iter().any(|h| h.tag == Tag::Asid(next.asid) && h.pes >> pe & 1 != 0);
+            let half = residue.what.start >> 63 == u64::from(next.root.half);
+            held && half && residue.what.context != id
+        };
+        let ids = self.residues.of_asid(next.root.space, next.asid);
+        let ids = ids.into_iter().filter(|id| self.residues.get(*id).is_some_and(left)).collect();
+        self.verdicts(now, Kind::Asid, ids, 0, None);
+    }
+
+    fn asid_clash<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, clash: &asid::Clash) {
+        let Some(earlier) = self.shadow.context(clash.earlier) else { return };
+        let root = earlier.root;
+        let level = root.geometry.start_level;
+        let describe = |table: u64| {
+            let table = self.shadow.table(table);
+            let entry = table.map_or(Descriptor::Nothing, |table| table.descriptor(clash.index));
+            let bits = table.and_then(|table| table.entries.get(clash.index)).copied().unwrap_or(0);
+            (report::Descriptor { bits, text: entry.to_string() }, entry)
+        };
+        let (old, entry) = describe(root.table);
+        let (new, _) = describe(next.root.table);
+        let site = now.site();
+        let cause = self.why_held(root.space, next.asid, clash.pes);
+        self.verdict(report::Violation {
+            kind: Kind::Asid,
+            cause,
+            start: root.first_va().wrapping_add((clash.index as u64) << root.geometry.shift(level)),
+            size: root.geometry.size(level),
+            level,
+            table: matches!(entry, Descriptor::Table(_)),
+            asids: if root.space.has_asids() { vec![next.asid] } else { Vec::new() },
+            pes: pes(clash.pes).collect(),
+            slot: root.table.wrapping_add(clash.index as u64 * 8),
+            old,
+            new,
+            removed: (*site).clone(),
+            ..super::verdicts::blank(&site)
+        });
+    }
+
+    /// Why entries of an earlier context are still held under an identifier.
+    fn why_held(&self, space: Space, asid: u16, held: PeSet) -> Cause {
+        let names = |effect: &&Effect| {
+            let covers = match effect.selection {
+                Selection::Asid(other, number) => (other, number) == (space, asid),
+                Selection::Space(other) => other == space,
+                Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => false,
+                _ => true,
+            };
+            covers && effect.reach & held != 0
+        };
+        if self.wide_tlbis.iter().any(|effect| names(&effect)) { Cause::NotCompleted } else { Cause::NoInvalidation }
+    }
+
+    /// After reset: an MMU that goes on over a TLB that nobody has invalidated.
+    fn check_unknown<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
+        let pe = now.event.pe;
+        let which = usize::from(EL2.contains(&place));
+        // What a guest finds under stage 2 is its host's business.
+        let guest = place == STAGE2 || (which == 0 && self.pes[pe].effective.has_stage2());
+        let unknown = std::mem::take(&mut self.pes[pe].unknown[which]);
+        let cause = match unknown {
+            _ if guest => return self.pes[pe].unknown[which] = unknown,
+            Unknown::No => return,
+            Unknown::Yes => Cause::NoInvalidation,
+            Unknown::InFlight(_) => Cause::NotCompleted,
+        };
+        let root = next.root;
+        let site = now.site();
+        let text = |text: String| report::Descriptor { bits: 0, text };
+        self.verdict(report::Violation {
+            kind: Kind::Asid,
+            cause,
+            start: root.first_va(),
+            size: 1 << root.geometry.va_bits,
+            level: root.geometry.start_level,
+            table: true,
+            pes: vec![pe],
+            slot: root.table,
+            old: text("anything: UNKNOWN after reset".to_owned()),
+            new: text(format!("tables at {}", grouped(root.table))),
+            removed: (*site).clone(),
+            ..super::verdicts::blank(&site)
+        });
+    }
+
+    /// An invalidation of everything begins: what is UNKNOWN after reset waits for its completion.
+    pub(super) fn unknown_in_flight(&mut self, effect: &Effect) {
+        for (pe, state) in self.pes.iter_mut().enumerate() {
+            for which in affected(effect) {
+                if effect.reach >> pe & 1 != 0 && state.unknown[which] == Unknown::Yes {
+                    state.unknown[which] = Unknown::InFlight(effect.issuer);
+                }
+            }
+        }
+    }
+
+    /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them).
+    fn check_attributes<W: World>(&mut self, now: &mut Now<'_, W>, which: usize, place: usize, mair: Sysreg) {
+        let pe = now.event.pe;
+        let state = &mut self.pes[pe];
+        let Some(loaded) = state.loaded[place].or(state.loaded[place + 1]) else { return };
+        let space = loaded.root.space;
+        let value = state.effective.get(mair);
+        let before = state.mair[which].replace((space, value));
+        let Some((_, before)) = before.filter(|(other, _)| *other == space) else { return };
+        let Some(attribute) = changed_attribute(before, value) else { return };
+        let roots = [state.loaded[place], state.loaded[place + 1]];
+        let used = |root: &Loaded| self.uses_attribute(root.root.table, attribute as u8, &mut MAX_SEARCHED.clone());
+        let Some(root) = roots.into_iter().flatten().find(used).map(|loaded| loaded.root) else { return };
+        let site = now.site();
+        let text = |value: u64| {
+            let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
+            report::Descriptor { bits: value, text }
+        };
+        self.verdict(report::Violation {
+            kind: Kind::LiveChange,
+            cause: Cause::NotBrokenFirst,
+            start: root.first_va(),
+            size: 1 << root.geometry.va_bits,
+            level: root.geometry.start_level,
+            table: false,
+            asids: vec![loaded.asid],
+            pes: vec![pe],
+            slot: root.table,
+            old: text(before),
+            new: text(value),
+            removed: (*site).clone(),
+            ..super::verdicts::blank(&site)
+        });
+    }
+
+    fn uses_attribute(&self, table: u64, attribute: u8, budget: &mut usize) -> bool {
+        let Some(left) = budget.checked_sub(1) else { return true };
+        *budget = left;
+        let Some(table) = self.shadow.table(table) else { return false };
+        (0..table.entries.len()).any(|index| match table.descriptor(index) {
+            Descriptor::Leaf(leaf) => leaf.attr_index == attribute,
+            Descriptor::Table(next) if table.level < 3 => self.uses_attribute(next.next, attribute, budget),
+            _ => false,
+        })
+    }
+
+    /// R3: after a completed invalidation of its identifier, a PE holds only what it has loaded.
+    pub(super) fn end_contexts<W: World>(&mut self, world: &mut W, effect: &Effect) {
+        let (spaces, asid): (Vec<Space>, Option<u16>) = match effect.selection {
+            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
+            Selection::Everything => (self.shadow.spaces(), None),
+            Selection::EveryVmid => {
+                let all = self.shadow.spaces().into_iter();
+                (all.filter(|space| matches!(space, Space::El10(_) | Space::Stage2(_))).collect(), None)
+            }
+            Selection::BothStages(vmid) => (vec![Space::El10(vmid), Space::Stage2(vmid)], None),
+            Selection::Space(space) => (vec![space], None),
+            Selection::Asid(space, asid) => (vec![space], Some(asid)),
+        };
+        for (pe, state) in self.pes.iter_mut().enumerate() {
+            for which in affected(effect) {
+                if effect.reach >> pe & 1 != 0 {
+                    state.unknown[which] = Unknown::No;
+                    state.mair[which] = None;
+                }
+            }
+        }
+        let ids: Vec<usize> = spaces.iter().flat_map(|space| self.shadow.contexts_of(*space)).copied().collect();
+        for id in ids {
+            let Some(context) = self.shadow.context_mut(id) else { continue };
+            for tag in &mut context.tags {
+                if asid.is_none() || asid.map(Tag::Asid) == Some(tag.tag) {
+                    tag.invalidated(effect.reach, effect.time);
+                }
+            }
+            self.end_context(world, id);
+        }
+    }
+
+    /// Takes a context for one that some PEs hold nothing of any more under a tag.
+    fn forget_held<W: World>(&mut self, world: &mut W, id: usize, tag: Tag, pes: PeSet) {
+        let Some(context) = self.shadow.context_mut(id) else { return };
+        let space = context.root.space;
+        for used in context.tags.iter_mut().filter(|used| used.tag == tag) {
+            used.held &= used.loaded | !pes;
+        }
+        if let Tag::Asid(asid) = tag {
+            let ids = self.residues.of_asid(space, asid).into_iter();
+            let ids: Vec<_> =
+                ids.filter(|r| self.residues.get(*r).is_some_and(|residue| residue.what.context == id)).collect();
+            for (id, residue) in self.residues.release(&ids, tag, pes) {
+                self.closed(world, id, &residue);
+            }
+        }
+        self.end_context(world, id);
+    }
+
+    /// Forgets a context that no PE holds.
+    fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
+        let Some(context) = self.shadow.context_mut(id) else { return };
+        context.tags.retain(|tag| tag.held != 0);
+        if context.tags.is_empty() {
+            let root = context.root.table;
+            self.shadow.drop_context(id);
+            self.unlink(world, root, Parent::Root(id));
+        }
+    }
+}
+
+/// Which of the regimes of EL1&0 (0) and EL2 (1) an invalidation covers as a whole.
+fn affected(effect: &Effect) -> impl Iterator<Item = usize> + use<> {
+    let (el10, el2) = match effect.selection {
+        Selection::Everything => (true, true),
+        Selection::Space(Space::El10(_)) | Selection::BothStages(_) | Selection::EveryVmid => (true, false),
+        Selection::Space(Space::El20 | Space::El2) => (false, true),
+        _ => (false, false),
+    };
+    [(0, el10), (1, el2)].into_iter().filter(|(_, yes)| *yes).map(|(which, _)| which)
+}
+
+/// Tables of stage 1 under stage 2 are followed where stage 2 leaves them in their place.
+fn stays_in_place<W: World>(world: &W, registers: &Registers, loaded: Loaded) -> Result<Option<Loaded>, Unmodelled> {
+    if let Some(stage2) = registers.loaded(STAGE2)? {
+        let load = |table: u64, index: usize| world.load(table.wrapping_add(index as u64 * 8));
+        let table = loaded.root.table & !7;
+        if walk(&stage2.root, table, load).output() != Some(table) {
+            return Err(Unmodelled::Nested);
+        }
+    }
+    Ok(Some(loaded))
+}
+
+fn names(place: usize) -> &'static str {
+    match place {
+        0 => "TTBR0_EL1",
+        1 => "TTBR1_EL1",
+        2 => "TTBR0_EL2",
+        3 => "TTBR1_EL2",
+        _ => "VTTBR_EL2",
+    }
+}

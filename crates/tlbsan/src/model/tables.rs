@@ -1,0 +1,389 @@
+//! Stores and loads, and the shape of the tables that follows from them.
+
+use super::{Eye, Model, Now};
+use crate::change::{Change, compare};
+use crate::descriptor::Descriptor;
+use crate::event::World;
+use crate::geometry::Geometry;
+use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
+use crate::rules::remade::Tables;
+use crate::rules::{live_change, reused};
+use crate::shadow::{MAX_TABLES, Parent, Span, TablePage, WATCHED};
+use tlbsan_hint::Kind;
+
+/// A slot of a table that has just changed.
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    pub(super) table: u64,
+    pub(super) index: usize,
+    pub(super) level: i8,
+    pub(super) geometry: Geometry,
+}
+
+impl Slot {
+    pub(super) fn pa(self) -> u64 {
+        self.table.wrapping_add(self.index as u64 * 8)
+    }
+}
+
+/// How a residue hangs together with others.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// The slot whose change took it out of the tables.
+    slot: u64,
+    /// The table residue above it.
+    through: Option<ResidueId>,
+    writer: Option<usize>,
+}
+
+impl Model {
+    pub(super) fn stored<W: World>(&mut self, now: &mut Now<'_, W>, pa: u64, size: u64, wide: bool) {
+        for slot in slots(pa, size) {
+            let Some((base, index)) = self.shadow.slot(slot) else { continue };
+            let old = self.shadow.table(base).and_then(|table| table.entries.get(index)).copied().unwrap_or(0);
+            let new = now.world.load(slot).unwrap_or(0);
+            if old != new {
+                self.changed(now, base, index, new, wide, Some(now.event.pe));
+            } else {
+                // Perhaps its effect was seen before the store was reported.
+                self.residues.attribute(slot, now.event.pe, || now.site());
+                if new == 0 && !self.shadow.is_live(base) {
+                    self.stored_unlinked(now, base, index, new, wide, Some(now.event.pe));
+                }
+            }
+            // Once this store is visible, earlier ones to the same slot can no longer be missed.
+            self.residues.seen(slot, now.event.pe);
+        }
+    }
+
+    pub(super) fn loaded<W: World>(&mut self, now: &mut Now<'_, W>, pa: u64, size: u64) {
+        for slot in slots(pa, size) {
+            let Some((base, index)) = self.shadow.slot(slot) else { continue };
+            let Some(table) = self.shadow.table(base) else { continue };
+            let old = table.entries.get(index).copied().unwrap_or(0);
+            let new = now.world.load(slot).unwrap_or(0);
+            // The load tells of a store that its own PE has not reported yet. An entry that went away is noted now: this
+            // PE may act on it. What became valid waits for its report.
+            if old != new && !Descriptor::decode(new, table.level, &table.geometry).is_cacheable() {
+                self.changed(now, base, index, new, false, None);
+            }
+            self.residues.seen(slot, now.event.pe);
+        }
+    }
+
+    /// A slot holds something else than before. `writer` is not known where only the effect was seen.
+    fn changed<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        base: u64,
+        index: usize,
+        new: u64,
+        wide: bool,
+        writer: Option<usize>,
+    ) {
+        if !self.shadow.is_live(base) {
+            self.stored_unlinked(now, base, index, new, wide, writer);
+            return;
+        }
+        let Some(table) = self.shadow.table_mut(base) else { return };
+        let slot = Slot { table: base, index, level: table.level, geometry: table.geometry };
+        let (before, bits) = (table.descriptor(index), table.entries[index]);
+        table.entries[index] = new;
+        let after = table.descriptor(index);
+        if before == after {
+            return; // software bits
+        }
+        let leading_here = table.leading_here();
+        let size = slot.geometry.size(slot.level);
+        let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
+        let change = compare(&before, &after, size, &eye);
+        let (spans, more) = self.shadow.spans(base, index);
+        if more {
+            self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
+        }
+        // It was linked at another place before, and walkers that still come from there find this entry.
+        if new & 1 != 0 {
+            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
+            self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        } else {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
+
+        let next = |entry| match entry {
+            Descriptor::Table(table) => Some(table.next),
+            _ => None,
+        };
+        let (leaves, enters) = if next(before) == next(after) { (None, None) } else { (next(before), next(after)) };
+        let gone = !after.is_cacheable();
+        if before.is_cacheable() && (gone || change == Change::Tighten) {
+            for span in &spans {
+                let cut = Cut { slot: slot.pa(), through: None, writer };
+                let id = self.open(now, slot, *span, bits, before, cut);
+                if let Some(table) = leaves {
+                    self.cut_off(now, table, *span, Cut { through: id, ..cut });
+                }
+            }
+        } else if let Change::Break(_) = change {
+            for span in &spans {
+                let holders = self.shadow.holders(span.context, &before);
+                if live_change::is_broken(change, &before, &holders) {
+                    self.live_change(now, slot, *span, (bits, before), (new, after));
+                }
+            }
+        }
+        if let Some(table) = leaves {
+            self.unlink(now.world, table, Parent::Slot { table: base, index });
+        }
+        if gone {
+            return;
+        }
+        if let Some(table) = enters {
+            let parent = Parent::Slot { table: base, index };
+            self.link(now, table, parent, slot.level + 1, slot.geometry);
+        }
+        self.became_valid(now, slot, spans, new, after);
+    }
+
+    /// What a newly valid entry means for what is stale.
+    fn became_valid<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        slot: Slot,
+        spans: Vec<Span>,
+        new: u64,
+        after: Descriptor,
+    ) {
+        for span in spans {
+            if self.residues.is_empty() {
+                return;
+            }
+            let judge = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
+            let tables = Tables { shadow: &self.shadow, residues: &self.residues, judge: &judge };
+            let outcome = tables.newly_valid(span, slot.level, slot.geometry.shift(slot.level), &after);
+            for id in outcome.healed {
+                self.retire(now.world, id);
+            }
+            self.verdicts(now, Kind::Remade, outcome.broken, new, Some(after));
+        }
+    }
+
+    /// Whether a table residue leads to `base` from a place in an address space where it is no longer linked.
+    fn leads_from_elsewhere(&self, id: ResidueId, base: u64) -> bool {
+        let (Some(residue), Some(table)) = (self.residues.get(id), self.shadow.table(base)) else { return false };
+        let what = &residue.what;
+        let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
+        !table.parents.iter().any(|parent| match *parent {
+            Parent::Root(_) => false,
+            Parent::Slot { table, index } => self.shadow.spans(table, index).0.iter().any(here),
+        })
+    }
+
+    /// A store to a table that no root reaches any more.
+    fn stored_unlinked<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        base: u64,
+        index: usize,
+        new: u64,
+        wide: bool,
+        writer: Option<usize>,
+    ) {
+        let Some(table) = self.shadow.table_mut(base) else { return };
+        let reuse = reused::is_reuse(table, index, new, wide);
+        let before = table.descriptor(index);
+        if let Some(entry) = table.entries.get_mut(index) {
+            *entry = new;
+        }
+        let after = table.descriptor(index);
+        let (level, geometry) = (table.level, table.geometry);
+        let leading_here = table.leading_here();
+        // What it links follows, lest a page it no longer links looks live when it is linked again.
+        let next = |entry| match entry {
+            Descriptor::Table(table) => Some(table.next),
+            _ => None,
+        };
+        if next(before) != next(after) {
+            let parent = Parent::Slot { table: base, index };
+            if let Some(table) = next(before) {
+                self.unlink(now.world, table, parent);
+            }
+            if let Some(table) = next(after) {
+                self.link(now, table, parent, level + 1, geometry);
+            }
+        }
+        if reuse && !leading_here.is_empty() {
+            self.verdicts(now, Kind::Reused, leading_here, new, Some(after));
+        } else if before.is_cacheable() && !after.is_cacheable() {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
+    }
+
+    /// An entry has gone from a table that stale pointers lead to: it can no longer be read through them.
+    fn torn_down(&mut self, base: u64, index: usize, leading_here: &[ResidueId], writer: usize) {
+        let Some(table) = self.shadow.table(base) else { return };
+        let shift = table.geometry.shift(table.level);
+        let slot = base.wrapping_add(index as u64 * 8);
+        for id in leading_here {
+            let Some(above) = self.residues.get(*id) else { continue };
+            let start = above.what.start.wrapping_add((index as u64) << shift);
+            self.residues.detach(above.what.space, slot, start, shift, writer);
+        }
+    }
+
+    // ---- the shape of the tables -----------------------------------------------------------------------------------
+
+    /// `parent` points at the table `base` from now on.
+    pub(super) fn link<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        base: u64,
+        parent: Parent,
+        level: i8,
+        geometry: Geometry,
+    ) {
+        let entries = geometry.entries(level);
+        if let Some(table) = self.shadow.table_mut(base) {
+            if table.level == level && table.entries.len() == entries && table.geometry.stage2 == geometry.stage2 {
+                table.scrubbed = None;
+                table.parents.push(parent);
+                // What either root lets a TLB hold counts.
+                table.geometry.hw_access_flag |= geometry.hw_access_flag;
+                table.geometry.hw_dirty |= geometry.hw_dirty;
+            } else {
+                self.notice(format!("the table at {base:#x} is linked at two levels: followed at one of them only"));
+            }
+            return;
+        }
+        let load = |index: u64| now.world.load(base.wrapping_add(index * 8)).unwrap_or(0);
+        let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
+        let size = entries.len() as u64 * 8;
+        let parents = vec![parent];
+        let table = TablePage { level, geometry, parents, entries, residues: Default::default(), scrubbed: None };
+        let children: Vec<(usize, u64)> = table.children().collect();
+        let Some(first_in) = self.shadow.insert(base, table) else {
+            self.notice(format!("more than {MAX_TABLES} tables, or very large ones: those beyond are not followed"));
+            return;
+        };
+        for page in first_in {
+            now.world.watch(page, true);
+        }
+        for (id, severity) in reused::frame_becomes_table(&self.residues, base, size) {
+            self.verdicts_of(now, Kind::Reused, severity, vec![id], base, None);
+        }
+        for (index, child) in children {
+            self.link(now, child, Parent::Slot { table: base, index }, level + 1, geometry);
+        }
+    }
+
+    /// `parent` no longer points at the table `base`.
+    pub(super) fn unlink<W: World>(&mut self, world: &mut W, base: u64, parent: Parent) {
+        if let Some(table) = self.shadow.table_mut(base) {
+            if let Some(at) = table.parents.iter().position(|known| *known == parent) {
+                table.parents.swap_remove(at);
+            }
+            self.forget_if_clean(world, base);
+        }
+    }
+
+    /// Drops an unlinked table that nobody can reach, not even through a walk cache.
+    fn forget_if_clean<W: World>(&mut self, world: &mut W, base: u64) {
+        let clean = self.shadow.table(base).is_some_and(|table| table.parents.is_empty() && table.residues.is_empty());
+        if !clean {
+            return;
+        }
+        if let Some((table, last_in)) = self.shadow.remove(base) {
+            for page in last_in {
+                world.watch(page, false);
+            }
+            for (index, child) in table.children() {
+                self.unlink(world, child, Parent::Slot { table: base, index });
+            }
+        }
+    }
+
+    /// A table has been unlinked: everything in it, and below, may be cached too.
+    fn cut_off<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
+        let Some(table) = self.shadow.table_mut(base) else { return };
+        // What was cleared in an earlier life counts no more.
+        table.scrubbed = None;
+        if self.residues.len() >= MAX_OPEN {
+            return;
+        }
+        let (level, geometry) = (table.level, table.geometry);
+        let inside: Vec<(usize, u64, Descriptor)> = (0..table.entries.len())
+            .map(|index| (index, table.entries[index], table.descriptor(index)))
+            .filter(|(_, _, entry)| entry.is_cacheable())
+            .collect();
+        for (index, bits, entry) in inside {
+            let slot = Slot { table: base, index, level, geometry };
+            let start = span.start.wrapping_add((index as u64) << geometry.shift(level));
+            let span = Span { start, ..span };
+            let id = self.open(now, slot, span, bits, entry, cut);
+            // A table may link itself, or one above: what is followed at another level is not followed here.
+            if let Descriptor::Table(next) = entry
+                && self.shadow.table(next.next).is_some_and(|child| child.level == level + 1)
+            {
+                self.cut_off(now, next.next, span, Cut { through: id.or(cut.through), ..cut });
+            }
+        }
+    }
+
+    fn open<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        slot: Slot,
+        span: Span,
+        bits: u64,
+        entry: Descriptor,
+        cut: Cut,
+    ) -> Option<ResidueId> {
+        let holders = self.shadow.holders(span.context, &entry);
+        if holders.is_empty() {
+            return None;
+        }
+        let what = Removed {
+            context: span.context,
+            space: span.space,
+            geometry: slot.geometry,
+            table: slot.table,
+            index: slot.index,
+            level: slot.level,
+            start: span.start,
+            bits,
+            entry,
+            cut: cut.slot,
+            through: cut.through,
+        };
+        let id = self.residues.open(what, holders, now.site(), cut.writer)?;
+        if let Descriptor::Table(table) = entry
+            && let Some(child) = self.shadow.table_mut(table.next)
+        {
+            child.residues.insert(id);
+        }
+        Some(id)
+    }
+
+    /// Ends a residue without counting it as cleaned.
+    pub(super) fn retire<W: World>(&mut self, world: &mut W, id: ResidueId) -> Option<Box<Residue>> {
+        let residue = self.residues.retire(id)?;
+        self.closed(world, id, &residue);
+        Some(residue)
+    }
+
+    /// A residue has ended: the table it led to may be nobody's now.
+    pub(super) fn closed<W: World>(&mut self, world: &mut W, id: ResidueId, residue: &Residue) {
+        if let Descriptor::Table(table) = residue.what.entry
+            && let Some(child) = self.shadow.table_mut(table.next)
+        {
+            child.residues.remove(&id);
+            self.forget_if_clean(world, table.next);
+        }
+    }
+}
+
+/// The 8-byte slots that `size` bytes at `pa` touch.
+fn slots(pa: u64, size: u64) -> impl Iterator<Item = u64> {
+    let first = pa & !7;
+    let last = pa.saturating_add(size.clamp(1, WATCHED) - 1) & !7;
+    (first..=last).step_by(8)
+}

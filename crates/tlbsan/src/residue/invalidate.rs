@@ -1,0 +1,433 @@
+//! What barriers and TLBIs do to residues (R4, R5, R6; Arm ARM D8.16).
+
+use super::explain::{LOG, Logged, Noted};
+use super::store::{List, bury};
+use super::{Residue, ResidueId, Residues, Tag, list};
+use crate::descriptor::Descriptor;
+use crate::effect::{Effect, Selection};
+use crate::geometry::Space;
+use crate::machine::PeSet;
+use crate::report::Site;
+use crate::shadow::Shadow;
+use std::sync::Arc;
+use tlbi::barrier::Domain;
+use tlbi::{Dsb, Op};
+use tlbsan_hint::Cause;
+
+/// A TLBI that covers a residue and that no DSB has completed yet.
+#[derive(Clone, Debug)]
+pub(super) struct InFlight {
+    pub(super) issuer: usize,
+    pub(super) op: Op,
+    pub(super) reach: PeSet,
+    pub(super) site: Arc<Site>,
+}
+
+/// What is known of a slot that residues were cut off by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cut {
+    /// Residues that are open.
+    pub(super) live: usize,
+    /// When it was last stored to.
+    pub(super) last_store: u64,
+    /// Residues of a store that no PE has reported yet.
+    pub(super) unattributed: Vec<ResidueId>,
+    /// Who has read it, and when.
+    readers: Vec<(usize, u64)>,
+}
+
+/// Readers of one slot that are remembered.
+const MAX_READERS: usize = 64;
+/// What a PE has invalidated and not synchronised that is remembered.
+const MAX_UNSYNCHRONISED: usize = 64;
+
+/// Something that is gone from a PE by that PE's own TLBI and DSB.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// What it belonged to.
+    pub space: Space,
+    /// First input address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Level.
+    pub level: i8,
+    /// The slot it was read from.
+    pub slot: u64,
+    /// The old entry.
+    pub bits: u64,
+    /// The same, decoded.
+    pub entry: Descriptor,
+    /// Who removed it.
+    pub removed: Arc<Site>,
+}
+
+impl Residues {
+    /// `pe` has read the slot: from now on its DSBs order the store too (other-multi-copy atomicity).
+    pub fn seen(&mut self, slot: u64, pe: usize) {
+        let Some(cut) = self.cuts.get_mut(&slot) else { return };
+        let last_dsb = self.published.get(pe).map_or(0, |published| published[0]);
+        // An earlier read of the same value that no DSB has followed yet says as much.
+        let known = |(reader, at): &(usize, u64)| *reader == pe && *at > cut.last_store && *at > last_dsb;
+        if !cut.readers.iter().any(known) {
+            if cut.readers.len() >= MAX_READERS {
+                cut.readers.remove(0);
+            }
+            cut.readers.push((pe, self.now));
+        }
+    }
+
+    /// The store that changed `slot` turns out to be `pe`'s.
+    pub fn attribute(&mut self, slot: u64, pe: usize, site: impl FnOnce() -> Arc<Site>) {
+        let Some(cut) = self.cuts.get_mut(&slot) else { return };
+        if cut.unattributed.is_empty() {
+            return;
+        }
+        let site = site();
+        for id in std::mem::take(&mut cut.unattributed) {
+            if let Some(residue) = self.slab.get_mut(id) {
+                residue.removed = Arc::clone(&site);
+                residue.writer = Some(pe);
+                residue.written = self.now;
+            }
+        }
+    }
+
+    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, once that store is ordered.
+    pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
+        for id in self.at(space, start, shift).to_vec() {
+            let Some(residue) = self.slab.get_mut(id) else { continue };
+            if residue.what.slot() != slot || residue.what.through.take().is_none() {
+                continue;
+            }
+            let cut = std::mem::replace(&mut residue.what.cut, slot);
+            residue.writer = Some(pe);
+            (residue.born, residue.written) = (self.now, self.now);
+            self.leave_cut(cut);
+            let cut = self.cuts.entry(slot).or_default();
+            cut.live += 1;
+            cut.last_store = self.now;
+        }
+    }
+
+    /// R4: whether some DSB has made the store that removed the residue visible to walkers within `domain`.
+    ///
+    /// A barrier that reaches no further than its PE orders for that PE's own operations.
+    fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+        let wide = domain.max(Domain::InnerShareable);
+        let after = |pe: usize, time: u64| {
+            let enough = if pe == issuer { domain } else { wide };
+            self.published.get(pe).is_some_and(|p| p[enough as usize] > time)
+        };
+        residue.writer.is_some_and(|pe| after(pe, residue.written))
+            || self
+                .cuts
+                .get(&residue.what.cut)
+                .is_some_and(|cut| cut.readers.iter().any(|(pe, time)| *time >= residue.born && after(*pe, *time)))
+    }
+
+    /// `pe` executes a TLBI.
+    pub fn tlbi(&mut self, effect: &Effect, shadow: &Shadow, site: impl FnOnce() -> Arc<Site>) {
+        self.tlbis += u64::from(!matches!(effect.selection, Selection::Combined { .. }));
+        if self.is_empty() || effect.selection == Selection::Nothing {
+            return;
+        }
+        let ids = self.selected(effect);
+        let site = site();
+        let mut concerned = false;
+        for id in ids {
+            concerned |= self.invalidate(id, effect, shadow, &site);
+        }
+        // By ASID: a global entry is not looked at, and may have been meant.
+        let own = !matches!(effect.selection, Selection::Combined { .. });
+        if own && (!concerned || matches!(effect.selection, Selection::Asid(..))) {
+            if self.log.len() == LOG {
+                self.log.pop_front();
+            }
+            self.log.push_back(Logged { time: self.now, effect: *effect, site });
+        }
+    }
+
+    /// The residues that an operation may concern.
+    fn selected(&self, effect: &Effect) -> Vec<ResidueId> {
+        let members = |list: Option<&List>| list.map_or(Vec::new(), |list| list.ids.clone());
+        let of_space = |space: Space| members(self.by_space.get(&space));
+        match effect.selection {
+            Selection::Nothing => Vec::new(),
+            Selection::Everything => self.iter().map(|(id, _)| id).collect(),
+            Selection::Space(space) => {
+                let mut ids = of_space(space);
+                if let Space::El10(vmid) = space {
+                    ids.extend(of_space(Space::Stage2(vmid)));
+                }
+                ids
+            }
+            Selection::Asid(space, asid) => members(self.by_asid.get(&(space, asid))),
+            Selection::Addresses { space, first, size, .. } => self.overlapping(space, first, size),
+            Selection::Combined { vmid, first, .. } => self.overlapping(Space::Stage2(vmid), first, 1),
+            Selection::BothStages(vmid) => {
+                let mut ids = of_space(Space::El10(vmid));
+                ids.extend(of_space(Space::Stage2(vmid)));
+                ids
+            }
+            Selection::EveryVmid => {
+                let el10 = self.by_space.keys().filter(|s| matches!(s, Space::El10(_) | Space::Stage2(_)));
+                el10.flat_map(|space| of_space(*space)).collect()
+            }
+        }
+    }
+
+    /// Whether the operation concerned this residue at all.
+    fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
+        let Some(residue) = self.slab.get(id) else { return false };
+        let refillable = residue.what.through.is_some_and(|through| self.slab.get(through).is_some());
+        let ordered = self.is_ordered(residue, effect.op.scope.domain(), effect.issuer);
+        let run = stands_in_run(residue, shadow);
+        let verdicts: Vec<Result<PeSet, Cause>> =
+            (0..residue.holders.len()).map(|n| residue.suffices(n, effect, refillable, run, ordered)).collect();
+        let Some(residue) = self.slab.get_mut(id) else { return false };
+        let (mut concerned, mut started) = (false, false);
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            concerned |= verdict != Err(Cause::WrongAsid);
+            match verdict {
+                Ok(reach) => {
+                    let holder = &mut residue.holders[index];
+                    let held = holder.pes;
+                    let op = effect.op;
+                    let same = |other: &InFlight| {
+                        (other.issuer, other.op.scope, other.op.nxs) == (effect.issuer, op.scope, op.nxs)
+                            && reach & !other.reach == 0
+                    };
+                    if held & reach != 0 && !holder.in_flight.iter().any(same) {
+                        let (issuer, site) = (effect.issuer, Arc::clone(site));
+                        holder.in_flight.push(InFlight { issuer, op, reach, site });
+                        started = true;
+                    }
+                    if held & !reach != 0 && holder.tag != Tag::Combined {
+                        residue.note(Noted::new(site, op, Cause::LocalOnly, held & !reach, refillable));
+                    } else if held & !reach != 0 {
+                        residue.note(Noted::new(site, op, Cause::NotCompleted, held & !reach, refillable));
+                    }
+                }
+                // Somebody else's invalidation, most likely.
+                Err(Cause::WrongAsid) => {}
+                Err(cause) => {
+                    let held = residue.holders[index].pes;
+                    residue.note(Noted::new(site, effect.op, cause, held, refillable));
+                }
+            }
+        }
+        if started {
+            list(&mut self.in_flight, effect.issuer).push(id);
+        }
+        concerned
+    }
+
+    /// `pe` executes a DSB. Returns the residues that are closed by it.
+    pub fn dsb(&mut self, pe: usize, dsb: Dsb) -> Vec<(ResidueId, Box<Residue>)> {
+        if dsb.covers_stores() {
+            let published = list(&mut self.published, pe);
+            for time in &mut published[..=dsb.domain() as usize] {
+                *time = self.now;
+            }
+        }
+        if !dsb.completes_nxs_tlbi(Domain::NonShareable) {
+            return Vec::new();
+        }
+        let waiting = match self.in_flight.get_mut(pe) {
+            Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
+            _ => return Vec::new(),
+        };
+        let mut closed = Vec::new();
+        for id in waiting {
+            let Some(residue) = self.slab.get_mut(id) else { continue };
+            let (still, own) = residue.complete(pe, dsb);
+            if own {
+                let settled = residue.settled();
+                let mine = list(&mut self.unsynchronised, pe);
+                if mine.len() < MAX_UNSYNCHRONISED {
+                    mine.push(settled);
+                }
+            }
+            let space = residue.what.space;
+            let gone: Vec<Tag> = residue.holders.iter().filter(|h| h.pes == 0).map(|h| h.tag).collect();
+            if gone.len() == residue.holders.len() {
+                closed.extend(self.retire(id).map(|residue| (id, residue)));
+                self.cleaned += 1;
+                continue;
+            }
+            residue.holders.retain(|holder| holder.pes != 0);
+            for tag in gone {
+                if let Tag::Asid(asid) = tag {
+                    bury(&self.slab, &mut self.by_asid, (space, asid));
+                }
+            }
+            if still {
+                list(&mut self.in_flight, pe).push(id);
+            }
+        }
+        closed
+    }
+
+    /// A PE holds nothing of a context under a tag any more, by whatever way.
+    pub fn release(&mut self, ids: &[ResidueId], tag: Tag, pes: PeSet) -> Vec<(ResidueId, Box<Residue>)> {
+        let mut closed = Vec::new();
+        for &id in ids {
+            let Some(residue) = self.slab.get_mut(id) else { continue };
+            for holder in residue.holders.iter_mut().filter(|holder| holder.tag == tag) {
+                holder.pes &= !pes;
+            }
+            if residue.holders.iter().all(|holder| holder.pes == 0) {
+                closed.extend(self.retire(id).map(|residue| (id, residue)));
+            }
+        }
+        closed
+    }
+
+    /// Residues of an ASID.
+    pub fn of_asid(&self, space: Space, asid: u16) -> Vec<ResidueId> {
+        let ids = self.by_asid.get(&(space, asid)).map_or(&[][..], |list| &list.ids);
+        ids.iter().copied().filter(|id| self.slab.get(*id).is_some()).collect()
+    }
+
+    /// What `pe`'s own invalidations removed since its last context synchronisation event.
+    pub fn unsynchronised(&self, pe: usize) -> &[Settled] {
+        self.unsynchronised.get(pe).map_or(&[], Vec::as_slice)
+    }
+
+    /// A context synchronisation event of `pe`.
+    pub fn synchronise(&mut self, pe: usize) {
+        if let Some(mine) = self.unsynchronised.get_mut(pe) {
+            mine.clear();
+        }
+    }
+}
+
+/// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
+fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
+    let Descriptor::Leaf(old) = residue.what.entry else { return false };
+    if !old.contiguous {
+        return false;
+    }
+    let run = residue.what.geometry.run(residue.what.level);
+    let Some(table) = shadow.table(residue.what.table) else { return false };
+    let first = residue.what.index & !(run - 1);
+    let size = residue.size();
+    (first..first + run).filter(|index| *index != residue.what.index).any(|index| match table.descriptor(index) {
+        Descriptor::Leaf(other) => {
+            let offset = (residue.what.index as u64).wrapping_sub(index as u64).wrapping_mul(size);
+            let as_here = crate::descriptor::Leaf { output: other.output.wrapping_add(offset), ..other };
+            as_here == old
+        }
+        _ => false,
+    })
+}
+
+impl Residue {
+    /// From which PEs the operation removes the entry as one holder has it, or why from none.
+    fn suffices(
+        &self,
+        holder: usize,
+        effect: &Effect,
+        refillable: bool,
+        in_run: bool,
+        ordered: bool,
+    ) -> Result<PeSet, Cause> {
+        let tag = self.holders[holder].tag;
+        let stage2 = self.what.space.is_stage2();
+        match effect.selection {
+            Selection::Nothing => return Err(Cause::WrongAsid),
+            Selection::Everything | Selection::EveryVmid | Selection::BothStages(_) => {}
+            // VMALLE1 leaves what stage 2 caches by itself.
+            Selection::Space(_) if stage2 && tag != Tag::Combined => return Err(Cause::WrongAsid),
+            Selection::Space(_) => {}
+            // An entry of stage 1 that is smaller leaves combined entries of the rest.
+            Selection::Combined { first, size, .. } => {
+                let whole = size.is_none_or(|size| {
+                    self.what.start >= first && self.what.start.wrapping_sub(first).saturating_add(self.size()) <= size
+                });
+                if tag != Tag::Combined || !whole {
+                    return Err(Cause::WrongAsid);
+                }
+            }
+            Selection::Asid(_, asid) => match tag {
+                Tag::Asid(tag) if tag == asid => {}
+                Tag::Global => return Err(Cause::GlobalSurvives),
+                _ => return Err(Cause::WrongAsid),
+            },
+            Selection::Addresses { asid, leaf_only, hint, .. } => {
+                match (asid, tag) {
+                    // Invalidation by IPA leaves combined entries.
+                    (_, Tag::Combined) => return Err(Cause::WrongAsid),
+                    (None, _) | (_, Tag::Global | Tag::Ipa) => {}
+                    (Some(asid), Tag::Asid(tag)) if tag == asid => {}
+                    _ => return Err(Cause::WrongAsid),
+                }
+                if leaf_only && (self.is_table() || refillable) {
+                    return Err(Cause::LeafOnly);
+                }
+                if hint.misses(&self.what.geometry, self.what.level, self.is_table()) {
+                    return Err(Cause::WrongTtl);
+                }
+                if let Selection::Addresses { first, size, .. } = effect.selection
+                    && hint.range.is_some()
+                    && !self.overlaps(first, size)
+                {
+                    return Err(Cause::WrongRange);
+                }
+            }
+        }
+        if !ordered {
+            return Err(Cause::NotOrdered);
+        }
+        if in_run {
+            return Err(Cause::NotBrokenFirst);
+        }
+        // A combined entry can be made again from the entry of stage 2 as long as that is cached: a DSB must have completed
+        // its invalidation before.
+        let own = |h: &&super::Holder| h.tag == Tag::Ipa;
+        let whole = matches!(effect.selection, Selection::Everything | Selection::EveryVmid | Selection::BothStages(_));
+        if tag == Tag::Combined && !whole {
+            let refilled = self.holders.iter().find(own).map_or(0, |h| h.pes);
+            let reach = effect.reach & !refilled;
+            return if reach & self.holders[holder].pes == 0 { Err(Cause::NotCompleted) } else { Ok(reach) };
+        }
+        Ok(effect.reach)
+    }
+
+    /// A DSB of `pe` completes what it can. Says whether something of `pe` is still in flight, and whether `pe` itself
+    /// held the entry and holds it no longer.
+    fn complete(&mut self, pe: usize, dsb: Dsb) -> (bool, bool) {
+        let held_before = self.pes() >> pe & 1 != 0;
+        let mut still = false;
+        for holder in &mut self.holders {
+            let pes = &mut holder.pes;
+            holder.in_flight.retain(|tlbi| {
+                if tlbi.issuer != pe {
+                    return true;
+                }
+                let domain = tlbi.op.scope.domain();
+                let completes = if tlbi.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
+                if completes {
+                    *pes &= !tlbi.reach;
+                }
+                still |= !completes;
+                !completes
+            });
+        }
+        (still, held_before && self.pes() >> pe & 1 == 0)
+    }
+
+    fn settled(&self) -> Settled {
+        Settled {
+            space: self.what.space,
+            start: self.what.start,
+            size: self.size(),
+            level: self.what.level,
+            slot: self.what.slot(),
+            bits: self.what.bits,
+            entry: self.what.entry,
+            removed: Arc::clone(&self.removed),
+        }
+    }
+}

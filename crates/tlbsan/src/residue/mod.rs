@@ -1,0 +1,434 @@
+//! Residues: entries that are gone from memory and may still be cached.
+//!
+//! ```text
+//!   store changes the entry ──> open ──DSB by the writer, or by a PE that read the entry (R4)──> ordered
+//!   ordered ──covering TLBI──> in flight ──DSB by the PE that issued it (R5)──> gone on the PEs it reached
+//! ```
+//!
+//! A residue is closed when no PE may hold it any more. A TLBI that does not suffice leaves a note why: R4 and R5 are never
+//! verdicts, they explain one. What a TLBI does is in `invalidate`, how a verdict is explained in `explain`; here is
+//! where residues are kept and found.
+//!
+//! They are indexed by what they translate, by ASID, by space and by where they lead, so that no event looks at residues
+//! that it does not concern. Lists in the indices are cleaned when they have more dead than live members.
+
+mod explain;
+mod invalidate;
+mod store;
+
+pub use invalidate::Settled;
+
+use crate::descriptor::Descriptor;
+use crate::geometry::{Geometry, Space};
+use crate::hash::FastMap;
+use crate::machine::{MAX_PES, PeSet};
+use crate::report::Site;
+use crate::shadow::ContextId;
+use explain::{Logged, Noted};
+use invalidate::{Cut, InFlight};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use store::{Few, List, Sizes, Slab, bury, push, put, take};
+
+/// Names a residue; never used twice: a place and how often it was used before.
+pub type ResidueId = u64;
+
+/// What a cached entry is tagged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// A global leaf, or any leaf where there are no ASIDs.
+    Global,
+    /// A non-global leaf or a table entry under this ASID.
+    Asid(u16),
+    /// Under more ASIDs than are followed one by one: only an operation for every ASID removes it for sure.
+    AnyAsid,
+    /// An entry of stage 2 by itself.
+    Ipa,
+    /// Entries of stage 1 that were combined with an entry of stage 2.
+    Combined,
+}
+
+/// PEs that may hold a residue under one tag.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The tag.
+    pub tag: Tag,
+    /// The PEs.
+    pub pes: PeSet,
+    /// Covering TLBIs that no DSB has completed yet.
+    in_flight: Vec<InFlight>,
+}
+
+/// What is removed from a slot, and where it translated.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// Through which root.
+    pub context: ContextId,
+    /// What it belongs to.
+    pub space: Space,
+    /// How it was walked.
+    pub geometry: Geometry,
+    /// Physical address of the table.
+    pub table: u64,
+    /// Number of the slot in it.
+    pub index: usize,
+    /// Level of the slot.
+    pub level: i8,
+    /// First input address.
+    pub start: u64,
+    /// The old entry.
+    pub bits: u64,
+    /// The old entry, decoded.
+    pub entry: Descriptor,
+    /// Physical address of the slot whose change took it out of the tables: its own, or that of a table above it.
+    pub cut: u64,
+    /// The table residue through which a walker may still reach it, if it is still in its (unlinked) table.
+    pub through: Option<ResidueId>,
+}
+
+impl Removed {
+    /// Physical address of the slot.
+    pub fn slot(&self) -> u64 {
+        self.table.wrapping_add(self.index as u64 * 8)
+    }
+
+    /// log2 of the bytes that it translates.
+    pub fn shift(&self) -> u32 {
+        self.geometry.shift(self.level)
+    }
+}
+
+/// An entry that may still be cached.
+#[derive(Clone, Debug)]
+pub struct Residue {
+    /// What and where.
+    pub what: Removed,
+    /// Who may hold it.
+    pub holders: Vec<Holder>,
+    /// Who removed it.
+    pub removed: Arc<Site>,
+    /// The PE whose store it was; not known while only its effect was seen.
+    writer: Option<usize>,
+    /// Number of the event in which it came into being.
+    born: u64,
+    /// Number of the event in which its writer stored: later, if its effect was seen first.
+    written: u64,
+    /// Residues that can be reached through this one.
+    children: Vec<ResidueId>,
+    /// TLBIs that did not suffice.
+    attempts: Vec<Noted>,
+    more_attempts: u64,
+}
+
+impl Residue {
+    /// Whether it is a walk-cache entry.
+    pub fn is_table(&self) -> bool {
+        matches!(self.what.entry, Descriptor::Table(_))
+    }
+
+    /// Bytes that it translates.
+    pub fn size(&self) -> u64 {
+        1 << self.what.shift()
+    }
+
+    /// Number of the event in which it came into being.
+    pub fn born(&self) -> u64 {
+        self.born
+    }
+
+    /// Every PE that may hold it.
+    pub fn pes(&self) -> PeSet {
+        self.holders.iter().fold(0, |set, holder| set | holder.pes)
+    }
+
+    /// Whether it is tagged with `asid`, or with none.
+    pub fn concerns(&self, asid: u16) -> bool {
+        self.holders.iter().any(|holder| match holder.tag {
+            Tag::Asid(tag) => tag == asid,
+            _ => true,
+        })
+    }
+
+    /// Whether it translates some of the `size` bytes from `first`.
+    pub fn overlaps(&self, first: u64, size: u64) -> bool {
+        overlap((self.what.start, self.size()), (first, size))
+    }
+}
+
+/// Whether two ranges of (start, bytes) have a byte in common. They may end at 2^64.
+fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
+    a.0 <= b.0.saturating_add(b.1.saturating_sub(1)) && b.0 <= a.0.saturating_add(a.1.saturating_sub(1))
+}
+
+/// Residues that are kept open; what would be more is not followed.
+pub const MAX_OPEN: usize = 1 << 17;
+
+/// All open residues.
+#[derive(Clone, Debug, Default)]
+pub struct Residues {
+    slab: Slab,
+    /// By first address and log2 of the size.
+    by_span: FastMap<(Space, u64, u8), Few>,
+    /// By the 2 MiB that they begin in: for spans that are larger than an entry.
+    by_region: FastMap<(Space, u64), List>,
+    by_space: FastMap<Space, List>,
+    by_asid: FastMap<(Space, u16), List>,
+    /// Leaves by where they lead, and log2 of the size.
+    by_frame: FastMap<(u64, u8), Few>,
+    /// How many there are of each size.
+    sizes: Sizes,
+    /// Slots that residues were cut off by.
+    cuts: FastMap<u64, Cut>,
+    /// Per PE: when its last DSB that publishes stores up to each domain was.
+    published: Vec<[u64; 4]>,
+    /// Per PE: residues with a TLBI of this PE in flight.
+    in_flight: Vec<Vec<ResidueId>>,
+    /// Per PE: what its own completed TLBIs removed since its last context synchronisation event (R6).
+    unsynchronised: Vec<Vec<Settled>>,
+    /// Number of the event being handled.
+    now: u64,
+    tlbis: u64,
+    /// TLBIs that concerned no residue: they may have been meant for one.
+    log: VecDeque<Logged>,
+    opened: u64,
+    cleaned: u64,
+    refused: u64,
+}
+
+/// log2 of the regions of [`Residues::by_region`].
+const REGION: u32 = 21;
+
+impl Residues {
+    /// The next event is number `now`; numbers grow.
+    pub fn at_event(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// Opens a residue for what `holders` may hold. `writer` is unknown if only the effect of the store was seen.
+    pub fn open(
+        &mut self,
+        what: Removed,
+        holders: Vec<(Tag, PeSet)>,
+        removed: Arc<Site>,
+        writer: Option<usize>,
+    ) -> Option<ResidueId> {
+        if holders.is_empty() {
+            return None;
+        }
+        if self.slab.live >= MAX_OPEN {
+            self.refused += 1;
+            return None;
+        }
+        self.opened += 1;
+        let (space, start, shift, cut, through) = (what.space, what.start, what.shift(), what.cut, what.through);
+        let frame = leads_to(&what);
+        let tags = holders.len();
+        let holders: Vec<Holder> =
+            holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
+        let id = self.slab.insert(Residue {
+            what,
+            holders,
+            removed,
+            writer,
+            born: self.now,
+            written: self.now,
+            children: Vec::new(),
+            attempts: Vec::new(),
+            more_attempts: 0,
+        });
+        put(&mut self.by_span, (space, start, shift as u8), id);
+        push(&self.slab, self.by_region.entry((space, start >> REGION)).or_default(), id);
+        push(&self.slab, self.by_space.entry(space).or_default(), id);
+        for n in 0..tags {
+            if let Some(Tag::Asid(asid)) = self.slab.get(id).and_then(|r| r.holders.get(n)).map(|h| h.tag) {
+                push(&self.slab, self.by_asid.entry((space, asid)).or_default(), id);
+            }
+        }
+        if let Some(frame) = frame {
+            put(&mut self.by_frame, (frame, shift as u8), id);
+        }
+        self.sizes.add(shift);
+        let cut = self.cuts.entry(cut).or_default();
+        cut.live += 1;
+        cut.last_store = self.now;
+        if writer.is_none() {
+            cut.unattributed.push(id);
+        }
+        if let Some(above) = through.and_then(|through| self.slab.get_mut(through)) {
+            above.children.push(id);
+        }
+        Some(id)
+    }
+
+    /// Ends a residue that did no harm or was judged; not counted as cleaned.
+    pub fn retire(&mut self, id: ResidueId) -> Option<Box<Residue>> {
+        let residue = self.slab.remove(id)?;
+        let Removed { space, start, cut, .. } = residue.what;
+        let shift = residue.what.shift();
+        take(&mut self.by_span, (space, start, shift as u8), id);
+        if let Some(frame) = leads_to(&residue.what) {
+            take(&mut self.by_frame, (frame, shift as u8), id);
+        }
+        bury(&self.slab, &mut self.by_region, (space, start >> REGION));
+        bury(&self.slab, &mut self.by_space, space);
+        for holder in &residue.holders {
+            if let Tag::Asid(asid) = holder.tag {
+                bury(&self.slab, &mut self.by_asid, (space, asid));
+            }
+        }
+        self.sizes.remove(shift);
+        self.leave_cut(cut);
+        Some(residue)
+    }
+
+    fn leave_cut(&mut self, slot: u64) {
+        if let Some(cut) = self.cuts.get_mut(&slot) {
+            cut.live = cut.live.saturating_sub(1);
+            if cut.live == 0 {
+                self.cuts.remove(&slot);
+            }
+        }
+    }
+
+    /// An open residue.
+    pub fn get(&self, id: ResidueId) -> Option<&Residue> {
+        self.slab.get(id)
+    }
+
+    /// Every open residue, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (ResidueId, &Residue)> {
+        self.slab
+            .places
+            .iter()
+            .enumerate()
+            .filter_map(|(place, (used, residue))| Some((u64::from(*used) << 32 | place as u64, residue.as_deref()?)))
+    }
+
+    /// What can be reached through a residue.
+    pub fn children(&self, id: ResidueId) -> Vec<ResidueId> {
+        self.get(id).map_or(Vec::new(), |residue| residue.children.clone())
+    }
+
+    /// Residues of exactly this span.
+    pub fn at(&self, space: Space, start: u64, shift: u32) -> &[ResidueId] {
+        self.by_span.get(&(space, start, shift as u8)).map_or(&[], Few::as_slice)
+    }
+
+    /// Residues of a space whose span has a byte in common with the `size` bytes from `first`.
+    pub fn overlapping(&self, space: Space, first: u64, size: u64) -> Vec<ResidueId> {
+        let mut found = Vec::new();
+        let last = first.saturating_add(size.saturating_sub(1));
+        let live = self.by_space.get(&space).map_or(0, |list| list.ids.len());
+        if live == 0 {
+            return found;
+        }
+        // A wide range meets more regions than there are residues.
+        let regions = (last >> REGION) - (first >> REGION);
+        if regions as usize >= live.min(1024) {
+            let ids = self.by_space.get(&space).map_or(&[][..], |list| &list.ids);
+            found.extend(ids.iter().filter(|id| self.get(**id).is_some_and(|r| r.overlaps(first, size))));
+            return found;
+        }
+        // Exactly one entry of each size contains the first byte.
+        let one_page = size <= 1 << 12;
+        for shift in self.sizes.iter() {
+            let start = first & !((1 << shift) - 1);
+            if shift >= REGION || one_page {
+                found.extend(self.at(space, start, shift));
+            }
+            if shift >= REGION && !one_page {
+                // Others that begin further on.
+                let mut next = start.checked_add(1 << shift);
+                while let Some(start) = next.filter(|start| *start <= last) {
+                    found.extend(self.at(space, start, shift));
+                    next = start.checked_add(1 << shift);
+                }
+            }
+        }
+        if !one_page && self.sizes.mask & ((1 << REGION) - 1) != 0 {
+            for region in (first >> REGION)..=(last >> REGION) {
+                let ids = self.by_region.get(&(space, region)).map_or(&[][..], |list| &list.ids);
+                let small = |id: &&ResidueId| {
+                    self.get(**id).is_some_and(|r| r.what.shift() < REGION && r.overlaps(first, size))
+                };
+                found.extend(ids.iter().filter(small));
+            }
+        }
+        found
+    }
+
+    /// Leaf residues that lead to a byte of the `size` bytes at `pa`.
+    pub fn leading_to(&self, pa: u64, size: u64) -> Vec<ResidueId> {
+        let mut found = Vec::new();
+        if size > 1 << 20 {
+            found.extend(
+                self.iter()
+                    .filter(|(_, r)| match leads_to(&r.what) {
+                        Some(frame) => overlap((frame, r.size()), (pa, size)),
+                        None => false,
+                    })
+                    .map(|(id, _)| id),
+            );
+            found.sort_unstable();
+            return found;
+        }
+        for shift in self.sizes.iter() {
+            let step = 1 << shift;
+            let mut frame = Some(pa & !(step - 1));
+            while let Some(at) = frame.filter(|at| *at <= pa.saturating_add(size.saturating_sub(1))) {
+                if let Some(ids) = self.by_frame.get(&(at, shift as u8)) {
+                    found.extend(ids.as_slice());
+                }
+                frame = at.checked_add(step);
+            }
+        }
+        found
+    }
+
+    /// How many came into being, and how many of them were removed by invalidation.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.opened, self.cleaned)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slab.live
+    }
+
+    /// Whether there is no residue at all.
+    pub fn is_empty(&self) -> bool {
+        self.slab.live == 0
+    }
+
+    /// How many were too many to be followed.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether there are residues of a space.
+    pub fn has(&self, space: Space) -> bool {
+        self.by_space.contains_key(&space)
+    }
+
+    /// TLBIs so far.
+    pub fn tlbis(&self) -> u64 {
+        self.tlbis
+    }
+}
+
+/// The frame that a leaf leads to.
+fn leads_to(what: &Removed) -> Option<u64> {
+    match what.entry {
+        Descriptor::Leaf(leaf) => Some(leaf.output),
+        _ => None,
+    }
+}
+
+/// The list of a PE.
+fn list<T: Default>(lists: &mut Vec<T>, pe: usize) -> &mut T {
+    let pe = pe.min(MAX_PES - 1);
+    if lists.len() <= pe {
+        lists.resize_with(pe + 1, T::default);
+    }
+    &mut lists[pe]
+}

@@ -1,0 +1,60 @@
+//! asid: an ASID or VMID is loaded with other tables while entries of the earlier ones may be cached under it.
+//!
+//! Contexts are judged at context synchronisation events, so that a kernel may pass through a reserved (empty) root. On one
+//! PE every other root that it may still hold entries of under the same identifier counts (Arm ARM D8.16.1); between PEs
+//! only if both set TTBR.CnP, for then they share entries (D8.16.2). Without CnP two PEs may use one ASID for different tables.
+//!
+//! After reset the TLB's contents are UNKNOWN (D8.16): whatever is loaded before everything was invalidated meets entries
+//! of that kind.
+
+use crate::descriptor::Descriptor;
+use crate::machine::{PeSet, Root};
+use crate::residue::Tag;
+use crate::shadow::{ContextId, Shadow};
+
+/// Two roots under one identifier, and the first slot in which they differ.
+#[derive(Clone, Copy, Debug)]
+pub struct Clash {
+    /// The context of the earlier root.
+    pub earlier: ContextId,
+    /// PEs that may hold its entries, of those that count.
+    pub pes: PeSet,
+    /// The slot, in the earlier root.
+    pub index: usize,
+    /// Whether the entries of the earlier root are held by the PE that loads the other: they are its own.
+    pub own: bool,
+}
+
+/// Earlier roots that clash with context `new`, which `pe` has just loaded under `tag`; `shared`: with CnP.
+pub fn clashes(shadow: &Shadow, new: ContextId, tag: Tag, pe: usize, shared: bool) -> Vec<Clash> {
+    let Some(context) = shadow.context(new) else { return Vec::new() };
+    let root = context.root;
+    let others = shadow.contexts_of(root.space).iter().copied().filter(|id| *id != new);
+    others
+        .filter_map(|earlier| {
+            let other = shadow.context(earlier)?;
+            if other.root.half != root.half {
+                return None;
+            }
+            let used = other.tags.iter().find(|used| used.tag == tag)?;
+            let own = used.held & 1 << pe;
+            let pes = own | if shared { used.shared & !(1 << pe) } else { 0 };
+            let index = if pes == 0 { None } else { differs(shadow, &other.root, &root) }?;
+            Some(Clash { earlier, pes, index, own: own != 0 })
+        })
+        .collect()
+}
+
+/// The first slot of `earlier` that holds something and that `new` does not say as well. An empty root clashes with nothing.
+fn differs(shadow: &Shadow, earlier: &Root, new: &Root) -> Option<usize> {
+    let (old, new_table) = (shadow.table(earlier.table)?, shadow.table(new.table)?);
+    if new_table.is_empty() {
+        return None;
+    }
+    let same_shape = earlier.geometry.page_shift == new.geometry.page_shift
+        && earlier.geometry.start_level == new.geometry.start_level;
+    (0..old.entries.len()).find(|&index| {
+        let entry = old.descriptor(index);
+        entry != Descriptor::Nothing && !(same_shape && new_table.descriptor(index) == entry)
+    })
+}
