@@ -184,7 +184,10 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         }
         self.flush(instead);
         let newer = self.space.record.lock().close(&mut self.share);
-        if self.space.remedy == Remedy::Wait && self.asked.is_some() {
+        let waits = self.space.remedy == Remedy::Wait && self.asked.is_some();
+        #[cfg(feature = "fault-injection")]
+        let waits = waits && !self.space.injected(Fault::UnflushedNeighbour);
+        if waits {
             // This change has flushed and left, so whoever waits for it goes on: two finishes never wait for each other.
             while !self.space.record.lock().is_over(newer) {
                 yield_now();
