@@ -122,7 +122,7 @@ fn the_bug_alone_is_told_with_who_what_and_where() {
     for told in [
         "PEs 0, 1, 2 and 3 may still walk through its old level-2 table entry",
         "PE 0 removed the old level-2 table entry",
-        "pgtable::edit::Edit<M,A,I,P>::unmap at crates/pgtable/src/edit.rs:",
+        "::unmap at crates/pgtable/src/edit/remove.rs:",
         "PE 0 issued TLBI VALE1IS, 0x4000_0000 ASID 1: it removes leaves only",
         "pgtable::gather::Gather::flush at crates/pgtable/src/gather.rs:",
         "PE 0 wrote the new entry",

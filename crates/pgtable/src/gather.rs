@@ -5,16 +5,21 @@
 //! ```
 //!
 //! The record only ever grows until the flush that it describes has completed. There is no way to set it back: losing
-//! "tables were freed" between the unmap and the flush is what hung arm64 Linux in 2019. Frames are kept in a fixed batch
-//! inline; a list threaded through the pages themselves would write to what a walker can still read.
+//! "tables were freed" between the unmap and the flush is what hung arm64 Linux in 2019. Leaves that were cleared one by one
+//! are kept in a fixed batch inline; a list threaded through the pages themselves would write to what a walker can still read. A
+//! table that was unlinked keeps its own leaves, and is harvested after the flush.
 
-use crate::memory::FrameAllocator;
-use tlbi::{Asid, Depth, Granule, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
+use crate::descriptor::{Descriptor, Kind};
+use crate::geometry::Geometry;
+use crate::grace::Reader;
+use crate::memory::{FrameAllocator, TableMemory, entry};
+use core::marker::PhantomData;
+use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 
-/// Leaves that a gather holds before it must be flushed.
+/// Leaves, or runs of them, that a gather holds before it must be flushed.
 pub(crate) const MAX_LEAVES: usize = 64;
-/// Tables that a gather holds before it must be flushed.
-pub(crate) const MAX_TABLES: usize = 16;
+/// Unlinked tables, each with all below it, that a gather holds before it must be flushed.
+pub(crate) const MAX_TREES: usize = 32;
 
 /// A frame that was mapped, and that no PE can reach through this mapping any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +28,79 @@ pub struct Released {
     pub va: VirtAddr,
     /// The frame.
     pub frame: PhysAddr,
+    /// Its size in bytes: of a page or block. The members of a contiguous run come one by one.
+    pub size: u64,
+    /// It was accessed through this mapping since that was last asked.
+    pub accessed: bool,
+    /// It was written to through this mapping since that was last asked, as far as it was tracked.
+    pub dirty: bool,
+}
+
+impl Released {
+    #[inline(always)]
+    fn new<G: Geometry>(va: VirtAddr, descriptor: Descriptor, level: Level) -> Self {
+        Self {
+            va,
+            frame: descriptor.output::<G>(level),
+            size: G::size(level),
+            accessed: descriptor.is_accessed(),
+            dirty: descriptor.is_dirty(),
+        }
+    }
+}
+
+/// Who takes frames back, many at a time: so that what a caller's closure does is compiled into a loop.
+pub(crate) trait Owner {
+    fn take(&mut self, released: &[Released]);
+}
+
+impl<F: FnMut(Released) + ?Sized> Owner for &mut F {
+    fn take(&mut self, released: &[Released]) {
+        released.iter().copied().for_each(&mut **self);
+    }
+}
+
+/// Frames on their way to their owner; dropping it delivers the rest.
+pub(crate) struct Batches<'o> {
+    owner: &'o mut dyn Owner,
+    batch: [Released; 32],
+    len: usize,
+}
+
+impl<'o> Batches<'o> {
+    pub(crate) fn new(owner: &'o mut dyn Owner) -> Self {
+        let none = Released { va: VirtAddr::new(0), frame: PhysAddr::new(0), size: 0, accessed: false, dirty: false };
+        Self { owner, batch: [none; 32], len: 0 }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, released: Released) {
+        if let Some(place) = self.batch.get_mut(self.len) {
+            *place = released;
+            self.len += 1;
+        }
+        if self.len == self.batch.len() {
+            self.deliver();
+        }
+    }
+
+    #[inline(never)]
+    fn deliver(&mut self) {
+        let len = core::mem::take(&mut self.len);
+        self.owner.take(self.batch.get(..len).unwrap_or(&[]));
+    }
+}
+
+impl Drop for Batches<'_> {
+    fn drop(&mut self) {
+        self.deliver();
+    }
 }
 
 /// What has become stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
-    /// Where leaves were cleared: what the flush has to name.
+    /// Where leaves were cleared or changed: what the flush has to name.
     pub(crate) range: VaRange,
     /// All that the cleared entries translated. An unlinked table translated more than the leaves that it held at last, and
     /// nothing else may be linked in its place before the flush (rule C4).
@@ -40,6 +112,10 @@ pub(crate) struct Stale {
 }
 
 impl Stale {
+    pub(crate) fn new(range: VaRange, stride: Level, depth: Depth) -> Self {
+        Self { range, span: range, stride, depth }
+    }
+
     fn add(record: &mut Option<Self>, new: Self) {
         *record = Some(match *record {
             None => new,
@@ -52,11 +128,36 @@ impl Stale {
             },
         });
     }
+}
 
-    /// The request that makes all of it unusable.
-    pub(crate) fn invalidation(&self, asid: Asid) -> Invalidation {
-        Invalidation::pages(asid, self.range, self.stride, self.depth)
+/// Leaves that were cleared: `count` adjacent ones, which map adjacent frames and share their state.
+#[derive(Clone, Copy, Debug)]
+struct Cleared {
+    va: VirtAddr,
+    descriptor: Descriptor,
+    level: Level,
+    count: u16,
+}
+
+impl Cleared {
+    /// How many they are together with `next`, if one record can hold both.
+    #[inline(always)]
+    fn and<G: Geometry>(&self, next: &Self, _: PhantomData<G>) -> Option<u16> {
+        let distance = u64::from(self.count) << G::shift(self.level);
+        let state = |cleared: &Self| (cleared.level, cleared.descriptor.is_accessed(), cleared.descriptor.is_dirty());
+        let adjacent = self.va.bits() + distance == next.va.bits()
+            && self.descriptor.output::<G>(self.level).bits() + distance
+                == next.descriptor.output::<G>(next.level).bits();
+        if adjacent && state(self) == state(next) { self.count.checked_add(next.count) } else { None }
     }
+}
+
+/// A table that was unlinked, and what hangs below it.
+#[derive(Clone, Copy, Debug)]
+struct Tree {
+    table: PhysAddr,
+    level: Level,
+    start: VirtAddr,
 }
 
 /// A fixed batch.
@@ -71,11 +172,18 @@ impl<T: Copy, const N: usize> Batch<T, N> {
         Self { items: [None; N], len: 0 }
     }
 
-    fn room(&self) -> usize {
-        N - self.len
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.len < N
+    }
+
+    #[inline(always)]
+    fn last_mut(&mut self) -> Option<&mut T> {
+        self.items.get_mut(self.len.checked_sub(1)?)?.as_mut()
     }
 
     /// Whether there was room.
+    #[inline(always)]
     fn push(&mut self, item: T) -> bool {
         match self.items.get_mut(self.len) {
             Some(free) => {
@@ -95,25 +203,33 @@ impl<T: Copy, const N: usize> Batch<T, N> {
 
 /// What a change has removed.
 #[derive(Debug)]
-pub(crate) struct Gather {
+pub(crate) struct Gather<G> {
     stale: Option<Stale>,
-    leaves: Batch<Released, MAX_LEAVES>,
-    tables: Batch<PhysAddr, MAX_TABLES>,
+    leaves: Batch<Cleared, MAX_LEAVES>,
+    trees: Batch<Tree, MAX_TREES>,
+    geometry: PhantomData<G>,
 }
 
-impl Gather {
+impl<G: Geometry> Gather<G> {
     pub(crate) const fn new() -> Self {
-        Self { stale: None, leaves: Batch::new(), tables: Batch::new() }
+        Self { stale: None, leaves: Batch::new(), trees: Batch::new(), geometry: PhantomData }
     }
 
-    /// Room for one more leaf, and for every table above it that might become empty with it.
+    /// Room for one more leaf or run.
+    #[inline(always)]
     pub(crate) fn has_room(&self) -> bool {
-        self.leaves.room() >= 1 && self.tables.room() >= 3
+        self.leaves.has_room()
     }
 
     /// Room for one more table.
-    pub(crate) fn has_room_for_table(&self) -> bool {
-        self.tables.room() >= 1
+    #[inline(always)]
+    pub(crate) fn has_room_for_tree(&self) -> bool {
+        self.trees.has_room()
+    }
+
+    /// Whether there is nothing to flush and nothing to give back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stale.is_none() && self.leaves.len == 0 && self.trees.len == 0
     }
 
     /// What has become stale and is not flushed yet.
@@ -121,38 +237,50 @@ impl Gather {
         self.stale
     }
 
-    /// A leaf was cleared. Call [`has_room`](Self::has_room) first.
-    pub(crate) fn leaf(&mut self, part: VaRange, level: Level, frame: PhysAddr) {
-        Stale::add(&mut self.stale, Stale { range: part, span: part, stride: level, depth: Depth::Leaf });
-        let kept = self.leaves.push(Released { va: part.start(), frame });
+    /// Something has become stale that holds no frame to be given back.
+    pub(crate) fn note(&mut self, stale: Stale) {
+        Stale::add(&mut self.stale, stale);
+    }
+
+    /// `count` adjacent leaves were cleared, which mapped adjacent frames; what became stale by it is [noted](Self::note) apart.
+    /// Call [`has_room`](Self::has_room) first.
+    #[inline]
+    pub(crate) fn leaves(&mut self, va: VirtAddr, level: Level, descriptor: Descriptor, count: u16) {
+        let new = Cleared { va, descriptor, level, count };
+        if let Some(last) = self.leaves.last_mut() {
+            if let Some(longer) = last.and(&new, self.geometry) {
+                last.count = longer;
+                return;
+            }
+        }
+        let kept = self.leaves.push(new);
         debug_assert!(kept, "has_room was not asked");
     }
 
-    /// A table was unlinked whose leaves in `part` were cleared before. Call [`has_room_for_table`](Self::has_room_for_table)
-    /// first.
+    /// The table at `table`, to which an entry at `level` pointed that translates from `start` on, was unlinked with all that
+    /// hangs below it. Call [`has_room_for_tree`](Self::has_room_for_tree) first.
     ///
-    /// For the flush `part` stands for the table's whole span: an all-level operation on any address inside removes the table
-    /// entry. `level` is that of the entry that was cleared.
-    pub(crate) fn table(&mut self, part: VaRange, level: Level, table: PhysAddr) {
-        let span = part.widen(Granule::K4.level_size(level));
-        Stale::add(&mut self.stale, Stale { range: part, span, stride: level, depth: Depth::Full });
-        let kept = self.tables.push(table);
+    /// `part` is where it may have held leaves: for the flush it stands for the whole, because an all-level operation on any
+    /// address inside removes the table entries.
+    pub(crate) fn tree(&mut self, part: VaRange, level: Level, table: PhysAddr, stride: Level) {
+        let span = part.widen(G::size(level));
+        Stale::add(&mut self.stale, Stale { range: part, span, stride, depth: Depth::Full });
+        let level = level.below().unwrap_or(level);
+        let kept = self.trees.push(Tree { table, level, start: span.start() });
         debug_assert!(kept, "has_room was not asked");
     }
 
-    /// Makes everything in the record unusable on every PE; by `instead` where the record alone does not say enough.
+    /// Makes everything in the record unusable on every PE by `inv`, which covers it.
     ///
     /// # Safety
-    /// Every store that cleared what the record, or `instead`, covers was followed by `Tlb::order_stores` on its PE; and
-    /// `instead` covers the record.
+    /// Every store that made stale what `inv` covers was followed by `Tlb::order_stores` on its PE; and `inv` covers the record.
     pub(crate) unsafe fn flush<I: Issue, P: Pinned + ?Sized>(
         &mut self,
         tlb: &Tlb<I>,
         pinned: &P,
-        asid: Asid,
-        instead: Option<Invalidation>,
+        inv: Option<Invalidation>,
     ) {
-        if let Some(inv) = instead.or(self.stale.map(|stale| stale.invalidation(asid))) {
+        if let Some(inv) = inv {
             // SAFETY: the caller's promise.
             unsafe { tlb.invalidate_ordered(pinned, &inv) }.sync();
         }
@@ -176,16 +304,61 @@ impl Gather {
 
     /// Tables go back although they are not flushed.
     #[cfg(feature = "fault-injection")]
-    pub(crate) fn release_tables_early<A: FrameAllocator>(&mut self, frames: &A) {
-        self.tables.drain().for_each(|table| frames.free(table));
+    pub(crate) fn release_tables_early<M: TableMemory, A: FrameAllocator>(
+        &mut self,
+        memory: &M,
+        frames: &A,
+        owner: &mut dyn Owner,
+    ) {
+        let mut batches = Batches::new(owner);
+        self.trees.drain().for_each(|tree| {
+            harvest::<M, G>(memory, tree.table, tree.level, tree.start, &mut batches, &mut |table| frames.free(table))
+        });
     }
 
-    /// Gives back what was flushed: leaves to their owner, tables to the allocator. Nothing while the record is not empty.
-    pub(crate) fn release<A: FrameAllocator>(&mut self, owner: &mut dyn FnMut(Released), frames: &A) {
+    /// Gives back what was flushed: leaves to their owner, tables to the readers' grace. Nothing while the record is not empty.
+    pub(crate) fn release<M: TableMemory>(&mut self, memory: &M, owner: &mut dyn Owner, reader: &Reader<'_>) {
         if self.stale.is_some() {
             return;
         }
-        self.leaves.drain().for_each(owner);
-        self.tables.drain().for_each(|table| frames.free(table));
+        let mut batches = Batches::new(owner);
+        for cleared in self.leaves.drain() {
+            let size = G::size(cleared.level);
+            let first = Released::new::<G>(cleared.va, cleared.descriptor, cleared.level);
+            for n in 0..u64::from(cleared.count) {
+                let va = VirtAddr::new(first.va.bits() + n * size);
+                batches.push(Released { va, frame: PhysAddr::new(first.frame.bits() + n * size), ..first });
+            }
+        }
+        for tree in self.trees.drain() {
+            let retire = &mut |table| reader.retire(memory, table);
+            harvest::<M, G>(memory, tree.table, tree.level, tree.start, &mut batches, retire);
+        }
     }
+}
+
+/// Hands out what a table maps that no PE can reach, then the tables themselves.
+pub(crate) fn harvest<M: TableMemory, G: Geometry>(
+    memory: &M,
+    table: PhysAddr,
+    level: Level,
+    start: VirtAddr,
+    owner: &mut Batches<'_>,
+    tables: &mut impl FnMut(PhysAddr),
+) {
+    let shift = G::shift(level);
+    for index in 0..G::entries(level) {
+        let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
+        let va = VirtAddr::new(start.bits() + ((index as u64) << shift));
+        match descriptor.kind::<G>(level) {
+            Kind::Invalid => {}
+            Kind::Leaf => owner.push(Released::new::<G>(va, descriptor, level)),
+            Kind::Table => {
+                if let Some(below) = level.below() {
+                    harvest::<M, G>(memory, descriptor.next::<G>(), below, va, owner, tables);
+                }
+            }
+        }
+    }
+    tables(table);
 }
