@@ -175,11 +175,10 @@ impl<G: Geometry> Plan<G> {
             return (1, 0);
         }
         let (start, last) = (self.range.start().bits(), self.range.last().bits());
-        // Where rounding up leaves the half, the first run would begin after the last address; so would one of no size.
-        match start.checked_add(size - 1) {
-            Some(first) => (first & !(size - 1), (last.wrapping_add(1) & !(size - 1)).wrapping_sub(1)),
-            None => (1, 0),
-        }
+        // Inclusive ends: the half may begin at 0 and end at 2^64. An empty part has its end before its start.
+        let first = start.checked_add(size - 1).map(|first| first & !(size - 1));
+        let end = if last & (size - 1) == size - 1 { Some(last) } else { (last & !(size - 1)).checked_sub(1) };
+        first.zip(end).unwrap_or((1, 0))
     }
 
     #[inline(always)]

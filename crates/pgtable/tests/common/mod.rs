@@ -1,14 +1,15 @@
 //! The library on tlbsan's simulated machine: every table access, barrier and TLBI is performed there and judged.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
-use pgtable::{AddressSpace, FrameAllocator, TableMemory};
+use pgtable::{AddressSpace, FrameAllocator, Geometry, TableMemory};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use tlbi::{Asid, Dsb, Features, Issue, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
+use tlbi::{Asid, Dsb, Features, Granule, Issue, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 use tlbsan::model::Config;
 use tlbsan::report::Violation;
 use tlbsan::sim::Machine;
+use tlbsan::{IdRegister, Sysreg};
 
 pub const ASID: Asid = Asid::new(7);
 
@@ -56,9 +57,14 @@ unsafe impl Sync for Board {}
 
 impl Board {
     pub fn new(frames: usize) -> Self {
+        Self::with_granule(frames, Granule::K4)
+    }
+
+    /// Frames for tables of this granule.
+    pub fn with_granule(frames: usize, granule: Granule) -> Self {
         Self {
             machine: Mutex::new(Machine::new(Config::default())),
-            pool: Mutex::new((1..=frames as u64).map(|n| n << 12).collect()),
+            pool: Mutex::new((1..=frames as u64).map(|n| n << granule.shift()).collect()),
             frames,
             fail_in: Mutex::new(-1),
             drop_at: Cell::new(None),
@@ -82,6 +88,43 @@ impl Board {
             self.machine().run_in(pe, space.root().bits(), ASID.number());
         }
         space
+    }
+
+    /// An empty space of any shape, loaded on `pes` PEs whose hardware sets access flags and dirty state; global in the upper half.
+    pub fn space_of<G: Geometry>(&self, pes: usize) -> AddressSpace<&Self, &Self, G> {
+        let space = if G::UPPER {
+            AddressSpace::global(self, self, G::PA_BITS)
+        } else {
+            AddressSpace::new(self, self, ASID, G::PA_BITS)
+        };
+        let space = space.expect("a frame for the root");
+        for pe in 0..pes {
+            self.load_space(pe, &space);
+        }
+        space
+    }
+
+    /// Loads a space on a PE, and nothing in the other half.
+    pub fn load_space<G: Geometry>(&self, pe: usize, space: &AddressSpace<&Self, &Self, G>) {
+        const AS: u64 = 1 << 36;
+        const HA_HD: u64 = 3 << 39;
+        const IPS_52: u64 = 6 << 32;
+        const A1_EPD0: u64 = 1 << 22 | 1 << 7;
+        const EPD1: u64 = 1 << 23;
+        let (ttbr, half) = if G::UPPER { (Sysreg::Ttbr1El1, A1_EPD0) } else { (Sysreg::Ttbr0El1, EPD1) };
+        let mut machine = self.machine();
+        machine.write(pe, Sysreg::TcrEl1, G::tcr() | AS | HA_HD | IPS_52 | half);
+        machine.write(pe, ttbr, space.ttbr());
+        machine.write(pe, Sysreg::SctlrEl1, 1);
+        machine.isb(pe);
+    }
+
+    /// `pes` PEs have this level of FEAT_BBM.
+    pub fn tlb_with_bbm(&self, pes: usize, bbm: u8) -> Tlb<&Self> {
+        for pe in 0..pes {
+            self.machine().identify(pe, IdRegister::Mmfr2, u64::from(bbm) << 52);
+        }
+        Tlb::new(self, Features { asid_bits: 16, bbm, ..Features::NONE })
     }
 
     /// Frames in use.
