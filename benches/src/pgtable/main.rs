@@ -8,6 +8,7 @@
 //! does one of them for so long.
 
 mod arena;
+mod clock;
 mod floor;
 mod ours;
 mod peers;
@@ -40,13 +41,16 @@ type Times = [f64; STEPS.len()];
 /// A subject, as the rounds see it.
 struct Entry {
     name: &'static str,
-    visits_leaves: bool,
+    /// Its unmapping is the same work as ours: it looks at leaves, and returns tables.
+    unmaps: bool,
+    finds_leaves: bool,
     /// Does the first steps, and leaves nothing behind unless it stops halfway; checks each with the tables that there are, if told.
     play: fn(&Workload, usize, bool) -> Times,
 }
 
 const fn entry<S: Subject>() -> Entry {
-    Entry { name: S::NAME, visits_leaves: S::VISITS_LEAVES, play: play::<S> }
+    let unmaps = S::VISITS_LEAVES && S::FREES_TABLES;
+    Entry { name: S::NAME, unmaps, finds_leaves: S::FINDS_LEAVES, play: play::<S> }
 }
 
 /// Ours first.
@@ -71,16 +75,14 @@ fn play<S: Subject>(workload: &Workload, steps: usize, check: bool) -> Times {
         let mut subject = S::new();
         for step in half..steps.min(half + 4) {
             let mut seen = None;
-            let begun = Instant::now();
-            match step {
+            times[step] = clock::seconds(|| match step {
                 MAP => subject.map(workload),
                 WALK => seen = Some(subject.walk(workload)),
                 PROTECT => subject.protect(workload),
                 UNMAP => seen = subject.unmap(workload),
                 MAP_EACH => subject.map_each(workload),
                 _ => seen = subject.unmap_each(workload),
-            }
-            times[step] = begun.elapsed().as_secs_f64();
+            });
             assert_eq!(seen.unwrap_or(expected), expected, "{}, {}, {}", S::NAME, workload.name, STEPS[step]);
             if check {
                 checked(&subject, workload, step);
@@ -123,9 +125,8 @@ struct Measured {
     /// By subject, as [`SUBJECTS`], and step.
     subjects: Vec<Times>,
     plain: f64,
-    plain_walk: f64,
-    zeroed: f64,
-    zeroed_clear: f64,
+    /// Filled, walked, cleared.
+    zeroed: [f64; 3],
 }
 
 fn measure(workload: &Workload) -> Measured {
@@ -147,13 +148,10 @@ fn measure(workload: &Workload) -> Measured {
     }
     let leaf = 1e9 / workload.count() as f64;
     let middle = |times: &[Times], step: usize| leaf * median(times.iter().map(|times| times[step]).collect());
-    let pair = |times: &[(f64, f64)]| {
-        let (first, second) = times.iter().copied().unzip();
-        (leaf * median(first), leaf * median(second))
-    };
-    let ((plain, plain_walk), (zeroed, zeroed_clear)) = (pair(&plain), pair(&zeroed));
+    let plain = leaf * median(plain);
+    let zeroed = std::array::from_fn(|n| leaf * median(zeroed.iter().map(|times: &[f64; 3]| times[n]).collect()));
     let subjects = rounds.iter().map(|times| std::array::from_fn(|step| middle(times, step))).collect();
-    Measured { subjects, plain, plain_walk, zeroed, zeroed_clear }
+    Measured { subjects, plain, zeroed }
 }
 
 /// What is promised of a step: at most so much of the best peer.
@@ -176,9 +174,10 @@ fn compare(workload: &Workload, figures: &mut Vec<Figure>, promises: &mut Vec<Ve
         }
         rows.push(row);
     }
+    let [fill, walk, clear] = measured.zeroed;
     let floors = [
-        ("floor: plain store", [(MAP, measured.plain), (WALK, measured.plain_walk)]),
-        ("floor: zeroed frame, atomic store", [(MAP, measured.zeroed), (UNMAP, measured.zeroed_clear)]),
+        ("floor: plain store", vec![(MAP, measured.plain)]),
+        ("floor: zeroed frame, atomic access", vec![(MAP, fill), (WALK, walk), (UNMAP, clear)]),
     ];
     for (name, values) in floors {
         let mut row = vec![name.to_owned()];
@@ -199,10 +198,15 @@ fn compare(workload: &Workload, figures: &mut Vec<Figure>, promises: &mut Vec<Ve
         promises.push(told(&figure, "at most"));
         figures.push(figure);
     };
-    promise(MAP, "the zeroed-frame floor", measured.subjects[0][MAP] / measured.zeroed, FLOOR);
+    promise(MAP, "the zeroed-frame floor", measured.subjects[0][MAP] / fill, FLOOR);
     for step in 0..steps {
         let peers = SUBJECTS.iter().zip(&measured.subjects).skip(1);
-        let peers = peers.filter(|(subject, _)| subject.visits_leaves || (step != UNMAP && step != UNMAP_EACH));
+        // Only who does the same work: a peer that is told where pages are does not look for them.
+        let peers = peers.filter(|(subject, _)| match step {
+            WALK | PROTECT => subject.finds_leaves || workload.apart,
+            UNMAP => subject.unmaps,
+            _ => true,
+        });
         if let Some((best, times)) = peers.min_by(|a, b| a.1[step].total_cmp(&b.1[step])) {
             promise(step, best.name, measured.subjects[0][step] / times[step], PROMISES[step]);
         }
@@ -219,7 +223,7 @@ fn told(figure: &Figure, bound: &str) -> Vec<String> {
 /// Two threads map, protect and unmap a GiB each, in one space: how much more they do than one. The same of the floor says how
 /// much of two cores there was.
 fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
-    const TIMES: usize = 8;
+    const TIMES: usize = 4;
     let workload = |n: u64| {
         let mut workload = Workload::pages(GIB, 15);
         workload.spans[0].va += n * GIB;
@@ -256,7 +260,7 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     let figure = Figure { target: Some(1.8), met: Some(ours >= 1.8), ..Figure::new(name, "pgtable, of one", ours, "x") };
     promises.push(told(&figure, "at least"));
     figures.push(figure);
-    let figure = Figure::new(name, "floor: zeroed frame, atomic store, of one", floor, "x");
+    let figure = Figure::new(name, "floor: zeroed frame, atomic access, of one", floor, "x");
     promises.push(told(&figure, ""));
     figures.push(figure);
 }
@@ -269,10 +273,11 @@ fn beside(threads: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
             let barrier = &barrier;
             scope.spawn(move || {
                 // Tables may be given back by the other thread.
-                arena::provide(4 * Workload::pages(GIB, 1).frames);
+                arena::provide(FRAMES);
                 barrier.wait();
                 work(thread);
                 barrier.wait();
+                left.fetch_add(arena::available(), Ordering::Relaxed);
             });
         }
         barrier.wait();

@@ -10,6 +10,8 @@ pub(crate) trait Subject: Sized {
     const FREES_TABLES: bool = true;
     /// Its unmapping looks at leaves, rather than dropping whole tables.
     const VISITS_LEAVES: bool = true;
+    /// It finds what is mapped in a range, rather than being told page by page.
+    const FINDS_LEAVES: bool = true;
 
     /// An empty space.
     fn new() -> Self;

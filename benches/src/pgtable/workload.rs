@@ -62,9 +62,10 @@ impl Workload {
 
     /// Virtual address and frame of every leaf.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let parts = |span: &Span| {
+        let leaf = self.leaf;
+        let parts = move |span: &Span| {
             let Span { va, pa, size } = *span;
-            (0..size / self.leaf).map(move |n| (va + n * self.leaf, pa + n * self.leaf))
+            (0..size / leaf).map(move |n| (va + n * leaf, pa + n * leaf))
         };
         self.spans.iter().flat_map(parts)
     }

@@ -113,9 +113,8 @@ impl<const LIVE: bool> Subject for Paging<LIVE> {
         for span in &workload.spans {
             self.unmap_at(span.va, span.size);
         }
-        if !workload.apart {
-            self.0.compact_subtables();
-        }
+        // Tables that are empty only now: those above.
+        self.0.compact_subtables();
         None
     }
 

@@ -52,7 +52,7 @@ fn page<S: PageSize>(va: u64) -> Page<S> {
 }
 
 impl X86 {
-    fn map_as<S: PageSize>(&mut self, workload: &Workload)
+    fn map_as<S: PageSize + std::fmt::Debug>(&mut self, workload: &Workload)
     where
         MappedPageTable<'static, Identity>: Mapper<S>,
     {
@@ -107,6 +107,7 @@ impl X86 {
 impl Subject for X86 {
     const NAME: &'static str = "x86_64";
     const FORMAT: Format = Format::X86;
+    const FINDS_LEAVES: bool = false;
 
     fn new() -> Self {
         let root = arena::allocate_zeroed().expect("a frame for the root");

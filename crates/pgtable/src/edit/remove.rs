@@ -17,7 +17,7 @@ use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory, entry};
 use crate::space::AddressSpace;
 use crate::sync::atomic::Ordering;
-use crate::walk::{Next, Path, Visit, Visitor, walk};
+use crate::walk::{Next, Pages, Path, Visit, Visitor, walk};
 use tlbi::{Issue, Level, PhysAddr, Pinned, VaRange, VirtAddr};
 
 /// Entries of one level that a step covers at least: no run is longer, so none is cut.
@@ -208,6 +208,12 @@ struct Survey {
 
 impl<M: TableMemory, G: Geometry> Visitor<M, G> for Survey {
     #[inline(always)]
+    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
+        // All of them at once: a hole is looked for only if there is one.
+        if at.all_leaves() { Next::Skip } else { Next::Continue }
+    }
+
+    #[inline(always)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         if at.kind() == Kind::Leaf {
             return Next::Continue;
@@ -273,5 +279,5 @@ fn clear_run<M: TableMemory, G: Geometry>(at: &Visit<'_, M, G>, gather: &mut Gat
     for n in 1..G::run(at.level()) as usize {
         merged = merged.merged(at.sibling(n).replace(|_| Descriptor::INVALID));
     }
-    gather.leaves(at.span_start(), at.level(), merged, G::run(at.level()) as u16);
+    gather.leaves(at.span_start(), at.level(), merged, G::run(at.level()));
 }
