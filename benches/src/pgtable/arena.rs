@@ -42,6 +42,16 @@ pub(crate) fn free(frame: u64) {
     FREE.with_borrow_mut(|free| free.push(frame));
 }
 
+/// Takes many frames, for another thread.
+pub(crate) fn part(frames: usize) -> Vec<u64> {
+    FREE.with_borrow_mut(|free| free.split_off(free.len() - frames))
+}
+
+/// Gives this thread frames that another one had.
+pub(crate) fn give(mut frames: Vec<u64>) {
+    FREE.with_borrow_mut(|free| free.append(&mut frames));
+}
+
 /// Frames that are free.
 pub(crate) fn available() -> usize {
     FREE.with_borrow(Vec::len)

@@ -225,14 +225,19 @@ fn told(figure: &Figure, bound: &str) -> Vec<String> {
 fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     const TIMES: usize = 4;
     let workload = |n: u64| {
-        let mut workload = Workload::pages(GIB, 15);
+        let mut workload = Workload::pages(GIB, 9);
         workload.spans[0].va += n * GIB;
         workload.spans[0].pa += n * GIB;
         workload
     };
+    // One may end up with all that the other has had.
+    let frames = (TIMES + 1) * workload(0).frames;
+    arena::provide((2 * frames + 1).saturating_sub(arena::available()));
+    arena::sort();
     let ours = |threads: usize| {
+        let all = arena::available();
         let shared = <ours::Ours as Subject>::new();
-        let seconds = beside(threads, &|thread| {
+        let seconds = beside(threads, frames, &|thread| {
             let workload = workload(thread as u64);
             for _ in 0..TIMES {
                 shared.map_shared(&workload);
@@ -241,10 +246,11 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
             }
         });
         shared.end();
+        assert_eq!(arena::available(), all, "frames are lost");
         seconds
     };
     let floor = |threads: usize| {
-        beside(threads, &|thread| {
+        beside(threads, frames, &|thread| {
             let workload = workload(thread as u64);
             for _ in 0..TIMES {
                 floor::zeroed(&workload);
@@ -265,25 +271,29 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     figures.push(figure);
 }
 
-/// Seconds until all of so many threads are done, each with frames of its own.
-fn beside(threads: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
+/// Seconds until all of so many threads are done, each with a stack of frames of its own; tables may go back to the other's.
+fn beside(threads: usize, frames: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
     let barrier = Barrier::new(threads + 1);
     std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let barrier = &barrier;
-            scope.spawn(move || {
-                // Tables may be given back by the other thread.
-                arena::provide(FRAMES);
-                barrier.wait();
-                work(thread);
-                barrier.wait();
-                left.fetch_add(arena::available(), Ordering::Relaxed);
-            });
-        }
+        let work = |thread: usize, frames: Vec<u64>| {
+            arena::give(frames);
+            barrier.wait();
+            work(thread);
+            barrier.wait();
+            arena::part(arena::available())
+        };
+        let work = &work;
+        let begin = |thread| {
+            let frames = arena::part(frames);
+            scope.spawn(move || work(thread, frames))
+        };
+        let running: Vec<_> = (0..threads).map(begin).collect();
         barrier.wait();
         let begun = Instant::now();
         barrier.wait();
-        begun.elapsed().as_secs_f64()
+        let seconds = begun.elapsed().as_secs_f64();
+        running.into_iter().for_each(|thread| arena::give(thread.join().expect("a thread panicked")));
+        seconds
     })
 }
 
@@ -348,7 +358,7 @@ fn run() -> io::Result<()> {
         _ => {}
     }
     let (mut figures, mut promises) = (Vec::new(), Vec::new());
-    for workload in [Workload::pages(GIB, 31), Workload::blocks(101), Workload::sparse(7)] {
+    for workload in [Workload::pages(GIB, 15), Workload::blocks(31), Workload::sparse(3)] {
         compare(&workload, &mut figures, &mut promises);
     }
     threads(&mut figures, &mut promises);

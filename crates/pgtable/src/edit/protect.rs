@@ -22,7 +22,7 @@ where
     P: Pinned + ?Sized,
 {
     /// Gives everything that is mapped in `range` these attributes; holes stay holes. Blocks and runs of which it covers only a
-    /// part are split first. The access flag and what is dirty stay as they are.
+    /// part, and that change, are split first. The access flag and what is dirty stay as they are.
     ///
     /// Permissions change in place, and cost an invalidation only where something is taken away. Another memory type, shareability
     /// or address space asks for break-before-make, which is done: an access in between faults.
@@ -35,9 +35,11 @@ where
         if attributes.is_write_execute() && !self.space.write_execute {
             return Err(Error::WriteExecute { range });
         }
-        let (mut hold, mut reserve) = self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range)))?;
+        let changes = |old: Descriptor| old.with_attributes::<G>(attributes) != old;
+        let (mut hold, mut reserve) =
+            self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range, &changes)))?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
+        self.cut(&mut hold, &mut reserve, range, &changes);
         self.change_leaves(hold, |old| old.with_attributes::<G>(attributes));
         Ok(())
     }

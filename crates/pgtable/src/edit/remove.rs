@@ -48,11 +48,11 @@ where
             let _ = walk::<M, G, _>(&space.memory, space.root, range, &mut survey);
             match survey.hole {
                 Some(at) => Err(Error::NotMapped { range, at }),
-                None => Ok(self.tables_to_cut(range)),
+                None => Ok(self.tables_to_cut(range, &|_| true)),
             }
         })?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
+        self.cut(&mut hold, &mut reserve, range, &|_| true);
         self.remove(hold, range, Intent::Unlink);
         self.prune(range.start());
         self.prune(range.last());
@@ -66,9 +66,10 @@ where
     /// A range that is not page-aligned or outside the space; no frames for the tables of a split; [`Error::Busy`].
     pub fn zap(&mut self, range: VaRange) -> Result<(), Error> {
         check_range::<G>(range)?;
-        let (mut hold, mut reserve) = self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range)))?;
+        let (mut hold, mut reserve) =
+            self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range, &|_| true)))?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
+        self.cut(&mut hold, &mut reserve, range, &|_| true);
         self.remove(hold, range, Intent::Change);
         Ok(())
     }
