@@ -4,8 +4,8 @@
 //! that is not timed checks with a decoder of its own that each subject has done what it was asked to: every leaf where it
 //! belongs, none left, every frame back. Writes target/bench/pgtable.json; fails on no figure.
 //!
-//! `--only SUBJECT STEPS` does the first steps for a GiB of pages and nothing else, for a profiler. `--repeat SUBJECT STEP SECONDS`
-//! does one of them for so long.
+//! `--only SUBJECT FIRST END` does some of the steps for pages and nothing else, for a profiler that counts instructions;
+//! `--repeat SUBJECT pages|blocks|sparse SECONDS` does all of them for so long, for one that takes samples.
 
 mod arena;
 mod clock;
@@ -20,6 +20,7 @@ mod workload;
 use peers::{aarch64_paging::Paging, generic::Generic, multiarch::Multiarch, x86::X86};
 use report::Figure;
 use std::io;
+use std::ops::Range;
 use std::process::{Command, ExitCode};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -44,8 +45,8 @@ struct Entry {
     /// Its unmapping is the same work as ours: it looks at leaves, and returns tables.
     unmaps: bool,
     finds_leaves: bool,
-    /// Does the first steps, and leaves nothing behind unless it stops halfway; checks each with the tables that there are, if told.
-    play: fn(&Workload, usize, bool) -> Times,
+    /// Does these steps, and leaves nothing behind unless it stops halfway; checks each with the tables that there are, if told.
+    play: fn(&Workload, Range<usize>, bool) -> Times,
 }
 
 const fn entry<S: Subject>() -> Entry {
@@ -63,17 +64,18 @@ const SUBJECTS: [Entry; 6] = [
     entry::<X86>(),
 ];
 
-fn play<S: Subject>(workload: &Workload, steps: usize, check: bool) -> Times {
+fn play<S: Subject>(workload: &Workload, steps: Range<usize>, check: bool) -> Times {
     let mut times = [0.0; STEPS.len()];
     let expected = workload.sum();
     arena::sort();
     let all = arena::available();
-    for half in [0, 4] {
-        if steps <= half {
-            break;
+    // Ranges, then single pages.
+    for half in [0..4, 4..6] {
+        if half.start >= steps.end || half.end <= steps.start {
+            continue;
         }
         let mut subject = S::new();
-        for step in half..steps.min(half + 4) {
+        for step in half.start..half.end.min(steps.end) {
             let mut seen = None;
             times[step] = clock::seconds(|| match step {
                 MAP => subject.map(workload),
@@ -92,7 +94,7 @@ fn play<S: Subject>(workload: &Workload, steps: usize, check: bool) -> Times {
                 assert_eq!(arena::available(), all - 1, "{}, {}, {}", S::NAME, workload.name, STEPS[step]);
             }
         }
-        if steps < half + 4 && half + 4 != 8 {
+        if steps.end < half.end {
             // A profiler counts steps, and not the end.
             std::mem::forget(subject);
             return times;
@@ -129,11 +131,16 @@ struct Measured {
     zeroed: [f64; 3],
 }
 
+/// Page by page is for pages side by side.
+fn steps(workload: &Workload) -> usize {
+    if workload.leaf == workload::PAGE && workload.apart { STEPS.len() } else { MAP_EACH }
+}
+
 fn measure(workload: &Workload) -> Measured {
-    let steps = if workload.leaf == workload::PAGE && workload.apart { 6 } else { 4 };
+    let steps = steps(workload);
     arena::provide(workload.frames.saturating_sub(arena::available()));
     for subject in &SUBJECTS {
-        (subject.play)(workload, steps, true);
+        (subject.play)(workload, 0..steps, true);
     }
     let mut rounds: Vec<Vec<Times>> = SUBJECTS.iter().map(|_| Vec::new()).collect();
     let (mut plain, mut zeroed) = (Vec::new(), Vec::new());
@@ -141,7 +148,7 @@ fn measure(workload: &Workload) -> Measured {
         for turn in 0..SUBJECTS.len() {
             // Nobody always follows the same neighbour's caches from the same place in the round.
             let n = (turn + round) % SUBJECTS.len();
-            rounds[n].push((SUBJECTS[n].play)(workload, steps, false));
+            rounds[n].push((SUBJECTS[n].play)(workload, 0..steps, false));
         }
         plain.push(floor::plain(workload));
         zeroed.push(floor::zeroed(workload));
@@ -161,7 +168,7 @@ const FLOOR: f64 = 2.0;
 
 fn compare(workload: &Workload, figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     let measured = measure(workload);
-    let steps = if measured.subjects[0][MAP_EACH] > 0.0 { 6 } else { 4 };
+    let steps = steps(workload);
     let mut rows = Vec::new();
     let cell = |value: f64, ours: f64| format!("{value:.2} {:>6}", format!("{:.2}x", value / ours));
     let title = |step: usize| format!("{}, {}", workload.name, STEPS[step]);
@@ -274,15 +281,15 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
 /// Seconds until all of so many threads are done, each with a stack of frames of its own; tables may go back to the other's.
 fn beside(threads: usize, frames: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
     let barrier = Barrier::new(threads + 1);
+    let work = |thread: usize, frames: Vec<u64>| {
+        arena::give(frames);
+        barrier.wait();
+        work(thread);
+        barrier.wait();
+        arena::part(arena::available())
+    };
+    let work = &work;
     std::thread::scope(|scope| {
-        let work = |thread: usize, frames: Vec<u64>| {
-            arena::give(frames);
-            barrier.wait();
-            work(thread);
-            barrier.wait();
-            arena::part(arena::available())
-        };
-        let work = &work;
         let begin = |thread| {
             let frames = arena::part(frames);
             scope.spawn(move || work(thread, frames))
@@ -297,14 +304,15 @@ fn beside(threads: usize, frames: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
     })
 }
 
-/// Instructions of the first steps, counted by valgrind; `None` if it is not there.
-fn counted(subject: &Entry, steps: usize) -> Option<f64> {
+/// Instructions of some steps, counted by valgrind; `None` if it is not there.
+fn counted(subject: &Entry, steps: Range<usize>) -> Option<f64> {
     let output = Command::new("valgrind")
         .args(["--tool=lackey", "--basic-counts=yes"])
         .arg(std::env::current_exe().ok()?)
-        .args(["--only", subject.name, &steps.to_string()])
+        .args(["--only", subject.name, &steps.start.to_string(), &steps.end.to_string()])
         .output()
-        .ok()?;
+        .ok()
+        .filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = text.lines().find(|line| line.contains("guest instrs:"))?;
     line.split_whitespace().last()?.replace(',', "").parse().ok()
@@ -314,16 +322,15 @@ fn instructions(figures: &mut Vec<Figure>) {
     let mut rows = Vec::new();
     for subject in &SUBJECTS {
         let mut row = vec![subject.name.to_owned()];
-        // What starting costs falls out.
-        let mut before = counted(subject, 0);
         for (step, name) in STEPS.iter().enumerate() {
-            let after = counted(subject, step + 1);
+            // What came before falls out.
+            let half = if step < MAP_EACH { 0 } else { MAP_EACH };
+            let (before, after) = (counted(subject, half..step), counted(subject, half..step + 1));
             if let (Some(before), Some(after)) = (before, after) {
                 let each = (after - before) / counting().count() as f64;
                 row.push(format!("{each:.1}"));
                 figures.push(Figure::new(&format!("64 MiB of 4K pages, {name}"), subject.name, each, "instructions/leaf"));
             }
-            before = after;
         }
         rows.push(row);
     }
@@ -340,18 +347,23 @@ fn run() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let named = |name: &str| SUBJECTS.iter().find(|subject| subject.name == name).ok_or(io::ErrorKind::InvalidInput);
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--only", name, steps] => {
+        ["--only", name, first, end] => {
             let workload = counting();
             arena::provide(workload.frames);
-            (named(name)?.play)(&workload, steps.parse().unwrap_or(0), false);
+            let step = |word: &str| word.parse().map_err(|_| io::ErrorKind::InvalidInput);
+            (named(name)?.play)(&workload, step(first)?..step(end)?, false);
             return Ok(());
         }
-        ["--repeat", name, seconds] => {
-            let workload = Workload::pages(GIB, 1);
+        ["--repeat", name, workload, seconds] => {
+            let workload = match workload {
+                "blocks" => Workload::blocks(1),
+                "sparse" => Workload::sparse(1),
+                _ => Workload::pages(GIB, 1),
+            };
             arena::provide(workload.frames);
             let end = Instant::now() + Duration::from_secs(seconds.parse().unwrap_or(1));
             while Instant::now() < end {
-                (named(name)?.play)(&workload, STEPS.len(), false);
+                (named(name)?.play)(&workload, 0..steps(&workload), false);
             }
             return Ok(());
         }
