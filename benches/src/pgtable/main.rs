@@ -270,7 +270,8 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     };
     let (ours, floor) = (gain(&ours), gain(&floor));
     let name = "1 GiB of 4K pages, two threads";
-    let figure = Figure { target: Some(1.8), met: Some(ours >= 1.8), ..Figure::new(name, "pgtable, of one", ours, "x") };
+    let figure =
+        Figure { target: Some(1.8), met: Some(ours >= 1.8), ..Figure::new(name, "pgtable, of one", ours, "x") };
     promises.push(told(&figure, "at least"));
     figures.push(figure);
     let figure = Figure::new(name, "floor: zeroed frame, atomic access, of one", floor, "x");
@@ -329,7 +330,12 @@ fn instructions(figures: &mut Vec<Figure>) {
             if let (Some(before), Some(after)) = (before, after) {
                 let each = (after - before) / counting().count() as f64;
                 row.push(format!("{each:.1}"));
-                figures.push(Figure::new(&format!("64 MiB of 4K pages, {name}"), subject.name, each, "instructions/leaf"));
+                figures.push(Figure::new(
+                    &format!("64 MiB of 4K pages, {name}"),
+                    subject.name,
+                    each,
+                    "instructions/leaf",
+                ));
             }
         }
         rows.push(row);

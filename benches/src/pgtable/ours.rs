@@ -3,7 +3,9 @@
 use crate::arena;
 use crate::subject::Subject;
 use crate::workload::{Format, PAGE, Span, Sum, Workload};
-use pgtable::{AddressSpace, Attributes, Edit, Entry, FrameAllocator, Lower, K4, Next, Pages, TableMemory, Visit, Visitor};
+use pgtable::{
+    AddressSpace, Attributes, Edit, Entry, FrameAllocator, K4, Lower, Next, Pages, TableMemory, Visit, Visitor,
+};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tlbi::{Asid, Dsb, Features, Issue, Level, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
@@ -142,7 +144,9 @@ impl Ours {
             });
         } else {
             let change = |edit: &mut Change<'_>| edit.protect(range(va, size), Attributes::USER_RODATA);
-            self.space.change(&self.tlb, &Here, &mut |_| unreachable!("nothing is unmapped"), change).expect("protected");
+            self.space
+                .change(&self.tlb, &Here, &mut |_| unreachable!("nothing is unmapped"), change)
+                .expect("protected");
         }
     }
 

@@ -69,11 +69,16 @@ impl<M: TableMemory, G: Geometry, F: FnMut(Released) + ?Sized> Owner<M, G> for &
     }
 
     fn table(&mut self, memory: &M, table: PhysAddr, start: VirtAddr) {
-        for index in 0..G::ENTRIES {
-            let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
-            if descriptor.kind::<G>(Level::L3) == Kind::Leaf {
-                let va = VirtAddr::new(start.bits().wrapping_add(index as u64 * G::PAGE));
-                self(Released::new::<G>(va, descriptor, Level::L3));
+        // Some at a time: between atomic loads, a compiler keeps nothing of the closure's in registers.
+        const READ: usize = 16;
+        for first in (0..G::ENTRIES).step_by(READ) {
+            let read: [Descriptor; READ] =
+                core::array::from_fn(|n| Descriptor::from_bits(memory.load(entry(table, first + n))));
+            for (n, descriptor) in read.into_iter().enumerate() {
+                if descriptor.kind::<G>(Level::L3) == Kind::Leaf {
+                    let va = VirtAddr::new(start.bits().wrapping_add((first + n) as u64 * G::PAGE));
+                    self(Released::new::<G>(va, descriptor, Level::L3));
+                }
             }
         }
     }

@@ -82,23 +82,25 @@ impl<const LIVE: bool> Subject for Paging<LIVE> {
     fn walk(&self, workload: &Workload) -> Sum {
         let (va, size) = workload.whole();
         let mut sum = Sum::default();
-        let mut visit = |_: &MemoryRegion, entry: &aarch64_paging::descriptor::Descriptor<El1Attributes>, level: usize| {
-            if entry.is_valid() && (level == 3 || !entry.is_table_or_page()) {
-                sum.add(entry.output_address().0 as u64);
-            }
-            Ok(())
-        };
+        let mut visit =
+            |_: &MemoryRegion, entry: &aarch64_paging::descriptor::Descriptor<El1Attributes>, level: usize| {
+                if entry.is_valid() && (level == 3 || !entry.is_table_or_page()) {
+                    sum.add(entry.output_address().0 as u64);
+                }
+                Ok(())
+            };
         self.0.walk_range(&region(va, size), &mut visit).expect("walked");
         sum
     }
 
     fn protect(&mut self, workload: &Workload) {
-        let modify = |_: &MemoryRegion, entry: &mut aarch64_paging::descriptor::UpdatableDescriptor<'_, El1Attributes>| {
-            if entry.is_table() || !entry.flags().contains(El1Attributes::VALID) {
-                return Ok(());
-            }
-            entry.modify_flags(El1Attributes::READ_ONLY, El1Attributes::empty())
-        };
+        let modify =
+            |_: &MemoryRegion, entry: &mut aarch64_paging::descriptor::UpdatableDescriptor<'_, El1Attributes>| {
+                if entry.is_table() || !entry.flags().contains(El1Attributes::VALID) {
+                    return Ok(());
+                }
+                entry.modify_flags(El1Attributes::READ_ONLY, El1Attributes::empty())
+            };
         let (va, size) = workload.whole();
         if workload.apart {
             for span in &workload.spans {

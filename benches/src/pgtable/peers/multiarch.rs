@@ -72,9 +72,7 @@ impl Subject for Multiarch {
         let mut cursor = self.0.cursor();
         for span in &workload.spans {
             let frame = |at: VirtAddr| pa(at.as_usize() as u64 - span.va + span.pa);
-            cursor
-                .map_region(va(span.va), frame, span.size as usize, data(), workload.leaf == BLOCK)
-                .expect("mapped");
+            cursor.map_region(va(span.va), frame, span.size as usize, data(), workload.leaf == BLOCK).expect("mapped");
         }
     }
 
