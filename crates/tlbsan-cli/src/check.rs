@@ -39,12 +39,11 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     };
     let mut session = Session::new(stdout, &symbols, style);
     let mut model = Model::new(config);
-    let (mut started, mut end, mut pes) = (false, None, 0);
+    let (mut started, mut end) = (false, None);
     let broken = loop {
         let next = replay.next_event();
         match &next {
             Ok(Some(event)) => {
-                pes = pes.max(event.pe as u64 + 1);
                 model.event(&mut replay, event);
             }
             Ok(None) => model.finish(),
@@ -70,8 +69,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     };
     session.stream_ended(Instant::now());
     let tally = session.finish(Instant::now());
-    let facts =
-        Facts { vcpus: pes, started, end, broken: None, notice: broken, exit: Exit::Status(0), cut: None, tally };
+    let facts = Facts { started, end, broken: None, notice: broken, exit: Exit::Status(0), cut: None, tally };
     let mut outcome = outcome::judge(&facts);
     if let Some(why) = &facts.notice {
         outcome.reasons = vec![format!("{}: {why}", path.display())];

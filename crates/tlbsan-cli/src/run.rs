@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         trace: options.trace,
         record: options.record.as_deref(),
     };
-    let (args, vcpus) = build(&options.guest, &setup)?;
+    let (args, _) = build(&options.guest, &setup)?;
     let _file = Unlink(match backend {
         Backend::File(path) => Some(path),
         Backend::Memfd => None,
@@ -94,7 +94,6 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
     let exit = follow(&mut child, &events, &mut session, &mut watch, &mut heard, json.as_mut());
 
     let facts = Facts {
-        vcpus,
         started: heard.started,
         end: heard.end,
         broken: heard.broken,
@@ -153,7 +152,7 @@ fn follow<W: Write>(
                     Record::Start { .. } => heard.started = true,
                     Record::End(summary) => heard.end = Some(summary.clone()),
                     Record::Notice { text } => heard.notice = Some(text.clone()),
-                    Record::Violation(_) | Record::Remark(_) | Record::Case(_) => {}
+                    _ => {}
                 }
                 session.record(*record, now);
             }

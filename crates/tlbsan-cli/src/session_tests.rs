@@ -22,6 +22,7 @@ const REMADE: Verdict =
 fn violation(case: Option<u64>) -> Record {
     let d = |text: &str| Descriptor { bits: 0x4010_0003, text: text.into() };
     Record::Violation(Box::new(Violation {
+        number: 1,
         case,
         kind: REMADE.kind,
         cause: REMADE.cause,
@@ -41,6 +42,8 @@ fn violation(case: Option<u64>) -> Record {
         times: 1,
         severity: Severity::Error,
         accessed: None,
+        claim: None,
+        ways: Default::default(),
     }))
 }
 

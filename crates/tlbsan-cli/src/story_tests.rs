@@ -44,11 +44,12 @@ impl Names for Stripped {
 }
 
 fn site(pe: usize, pc: u64, stack: &[u64]) -> Site {
-    Site { pe, pc, stack: stack.iter().map(|pc| pc + 4).collect(), label: None }
+    Site { pe, pc, stack: stack.iter().map(|pc| pc + 4).collect(), label: None, at: 0 }
 }
 
 fn hang_of_2019() -> Violation {
     Violation {
+        number: 1,
         case: Some(3),
         kind: Kind::Remade,
         cause: Cause::LeafOnly,
@@ -73,6 +74,8 @@ fn hang_of_2019() -> Violation {
         times: 1,
         severity: Severity::Error,
         accessed: None,
+        claim: None,
+        ways: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tlbsan_hint::{Cause, Expected, Kind};
 
 /// Version of the stream; a reader refuses another.
-pub const STREAM_VERSION: u32 = 2;
+pub const STREAM_VERSION: u32 = 3;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,13 @@ pub enum Record {
     Violation(Box<Violation>),
     /// Something that breaks no rule and could be better. It never fails a case, nor changes an exit code.
     Remark(Box<Remark>),
+    /// Near the end, for a violation that happened again: the same rule and cause, from the same two places in the code.
+    Repeats {
+        /// [`Violation::number`].
+        violation: u64,
+        /// How many more there were.
+        more: u64,
+    },
     /// A case has ended.
     Case(CaseResult),
     /// Something the reader should know that is no error: what is not modelled, for instance.
@@ -80,6 +87,9 @@ pub struct Site {
     /// The last label hint of the PE, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Number of the event: it orders what different PEs did, as far as the source of events saw an order.
+    #[serde(default)]
+    pub at: u64,
 }
 
 /// A descriptor, with what it says.
@@ -105,9 +115,56 @@ pub struct Attempt {
     pub cause: Cause,
 }
 
+/// The hint that says that nothing stale is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "hint", rename_all = "kebab-case")]
+pub enum Claim {
+    /// A frame went back to its allocator.
+    FrameFreed {
+        /// Physical address of the frame.
+        pa: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A range was declared flushed.
+    FlushClaimed {
+        /// First virtual address.
+        start: u64,
+        /// Bytes.
+        size: u64,
+        /// The ASID.
+        asid: u16,
+    },
+}
+
+/// An entry on the way from a root: which table it is read from, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Level of the table.
+    pub level: i8,
+    /// Physical address of the table.
+    pub table: u64,
+    /// Number of the entry in it.
+    pub index: usize,
+    /// The entry.
+    pub entry: Descriptor,
+}
+
+/// The ways from the root to the entry that a violation is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    /// Through what may be cached; the last step is the old entry.
+    pub before: Vec<Step>,
+    /// Through the tables as they are, down to the level of the old entry at most.
+    pub after: Vec<Step>,
+}
+
 /// One broken rule with its story.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
+    /// Counts the violations of a run that have a record, from 1; 0 for advice.
+    #[serde(default)]
+    pub number: u64,
     /// The case it happened in, if any.
     pub case: Option<u64>,
     /// The rule.
@@ -150,6 +207,12 @@ pub struct Violation {
     /// The access, where one gave it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accessed: Option<Accessed>,
+    /// The hint, where one said that nothing stale was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The tables that are walked, before and after.
+    #[serde(default)]
+    pub ways: Ways,
 }
 
 /// A verdict without its story, as sets of them are compared.
@@ -219,7 +282,7 @@ impl CaseResult {
 /// The last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Events handled.
+    /// Events handled, but for those that no instruction causes: resets, ID registers, the exception level.
     pub events: u64,
     /// TLBIs among them.
     pub tlbis: u64,

@@ -6,7 +6,7 @@ use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
-use crate::report;
+use crate::report::{self, Step, Ways};
 use crate::residue::Tag;
 use crate::rules::asid;
 use crate::rules::live_change::changed_attribute;
@@ -65,7 +65,7 @@ impl Model {
                 continue;
             }
             if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
-                self.shadow.unload(id, pe, self.summary.events);
+                self.shadow.unload(id, pe, self.time);
             }
             if let Some(next) = next {
                 self.load(now, &next, place);
@@ -125,6 +125,10 @@ impl Model {
         };
         let (old, entry) = describe(root.table);
         let (new, _) = describe(next.root.table);
+        let step = |root: &crate::machine::Root, entry: &report::Descriptor| {
+            vec![Step { level: root.geometry.start_level, table: root.table, index: clash.index, entry: entry.clone() }]
+        };
+        let ways = Ways { before: step(&root, &old), after: step(&next.root, &new) };
         let site = now.site();
         let cause = self.why_held(root.space, next.asid, clash.pes);
         self.verdict(report::Violation {
@@ -140,6 +144,7 @@ impl Model {
             old,
             new,
             removed: (*site).clone(),
+            ways,
             ..super::verdicts::blank(&site)
         });
     }
