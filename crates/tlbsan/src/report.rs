@@ -29,6 +29,8 @@ pub enum Record {
         /// How many more there were.
         more: u64,
     },
+    /// Near the end, if asked for: what the invalidations of one place in the code were spent on.
+    Cost(Box<Cost>),
     /// A case has ended.
     Case(CaseResult),
     /// Something the reader should know that is no error: what is not modelled, for instance.
@@ -62,6 +64,27 @@ pub struct Remark {
     pub text: String,
     /// Where it happened first.
     pub site: Site,
+}
+
+/// Invalidations by one call site, and how many of them cost more than they had to.
+///
+/// One operation may count in several of the last three columns; what removed nothing stale counts in `in_vain` alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The call site; without a PC: all those that were too many to tell apart.
+    pub site: Site,
+    /// The operation, without its operand.
+    pub op: String,
+    /// Operations.
+    pub tlbis: u64,
+    /// Those that named nothing stale, on no PE: removing what is valid only costs.
+    pub in_vain: u64,
+    /// Broadcasts of what only the issuing PE may have held.
+    pub broadcast: u64,
+    /// Those for every level where only leaves were stale.
+    pub all_levels: u64,
+    /// Those that range operations would have spared (FEAT_TLBIRANGE).
+    pub one_by_one: u64,
 }
 
 /// An access by virtual address that went elsewhere than the tables say.

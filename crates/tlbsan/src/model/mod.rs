@@ -7,6 +7,7 @@
 
 mod access;
 mod contexts;
+mod cost;
 mod tables;
 mod verdicts;
 mod ways;
@@ -37,6 +38,8 @@ pub struct Config {
     pub ignore_hints: bool,
     /// Make a record of every violation, and not of the first from each place in the code only.
     pub tell_all: bool,
+    /// Keep account of what invalidations are spent on, by call site. Takes a stack at each.
+    pub cost: bool,
 }
 
 /// The model.
@@ -56,6 +59,8 @@ pub struct Model {
     told: FastMap<(Severity, Kind, Cause, u64, u64), Told>,
     remarked: FastSet<(Severity, u64)>,
     noticed: FastSet<String>,
+    /// What was spent, if asked for.
+    ledger: Option<Box<cost::Ledger>>,
     /// Number of the event being handled.
     time: u64,
     summary: Summary,
@@ -165,6 +170,7 @@ impl Model {
             told: FastMap::default(),
             remarked: FastSet::default(),
             noticed: FastSet::default(),
+            ledger: config.cost.then(Box::default),
             time: 0,
             summary: Summary::default(),
             records: vec![Record::Start { version: STREAM_VERSION }],
@@ -234,6 +240,8 @@ impl Model {
         repeats.sort_unstable_by_key(|told| told.number);
         let repeats = repeats.into_iter().map(|told| Record::Repeats { violation: told.number, more: told.repeats });
         self.records.extend(repeats);
+        let spent = self.ledger.as_mut().map_or(Vec::new(), |ledger| ledger.take());
+        self.records.extend(spent.into_iter().map(|cost| Record::Cost(Box::new(cost))));
         self.records.push(Record::End(self.summary.clone()));
     }
 
@@ -256,6 +264,7 @@ impl Model {
     // ---- instructions ----------------------------------------------------------------------------------------------
 
     fn tlbi<W: World>(&mut self, now: &mut Now<'_, W>, effect: &Effect) {
+        self.spend(now, effect);
         self.residues.tlbi(effect, &self.shadow, || now.site());
         match effect.selection {
             Selection::Addresses { space: Space::El10(vmid), first, size, .. } => {
@@ -307,6 +316,9 @@ impl Model {
 
     fn dsb<W: World>(&mut self, now: &mut Now<'_, W>, dsb: Dsb) {
         let pe = now.event.pe;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end_run(pe);
+        }
         for (id, residue) in self.residues.dsb(pe, dsb) {
             self.closed(now.world, id, &residue);
         }
