@@ -44,13 +44,8 @@ pub fn run() -> u32 {
 /// Plays one form as test point `id`; says whether it went as it should.
 fn run_one(form: &'static Form, id: u64, as_named: bool) -> bool {
     let name = form.name;
-    let cores = smp::core_count();
-    if form.cores > cores {
-        println!("ok {id} - {name} # SKIP needs {} cores, no fault on {cores}", form.cores);
-        return true;
-    }
-    if cores == 1 && bootargs::get("remedy") == Some("d") {
-        println!("ok {id} - {name} # SKIP remedy d waits for another core");
+    if let Some(why) = form.needs.iter().find_map(|need| need.lacks()) {
+        println!("ok {id} - {name} # SKIP {why}");
         return true;
     }
     if form.judge == Judge::Tlbsan && !bootargs::flag("tlbsan") {

@@ -12,7 +12,7 @@ use crate::gather::{Gather, Released};
 use crate::memory::{FrameAllocator, PAGE_SIZE, TableMemory};
 use crate::record::{Record, Remedy, Share};
 use crate::space::{AddressSpace, GRANULE, VA_BITS};
-use crate::sync::yield_now;
+use crate::sync::{notify, wait_until};
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
@@ -182,13 +182,22 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         if self.space.injected(Fault::TablesFreedBeforeFlush) {
             self.gather.release_tables_early(&self.space.frames);
         }
+        #[cfg(feature = "fault-injection")]
+        let early =
+            self.space.injected(Fault::LoweredBeforeFlush).then(|| self.space.record.lock().close(&mut self.share));
         self.flush(instead);
-        let newer = self.space.record.lock().close(&mut self.share);
-        if self.space.remedy == Remedy::Wait && self.asked.is_some() {
+        let close = || self.space.record.lock().close(&mut self.share);
+        #[cfg(feature = "fault-injection")]
+        let newer = early.unwrap_or_else(close);
+        #[cfg(not(feature = "fault-injection"))]
+        let newer = close();
+        notify(&self.space.record);
+        let waits = self.space.remedy == Remedy::Wait && self.asked.is_some();
+        #[cfg(feature = "fault-injection")]
+        let waits = waits && !self.space.injected(Fault::UnflushedNeighbour);
+        if waits {
             // This change has flushed and left, so whoever waits for it goes on: two finishes never wait for each other.
-            while !self.space.record.lock().is_over(newer) {
-                yield_now();
-            }
+            wait_until(&self.space.record, |record| record.is_over(newer));
         }
     }
 }

@@ -88,6 +88,10 @@ fn headline(v: &Violation) -> String {
         }
         Kind::Claimed => format!("{span} was declared clean, but {pes} may still {still}"),
         Kind::StaleAccess => match &v.accessed {
+            Some(access) if access.tables == Some(access.used) => format!(
+                "{pes} used {} without a context synchronisation event after its own TLBI and DSB, and might have used the {entry}",
+                hex(access.va.into())
+            ),
             Some(access) => format!(
                 "{pes} used {} for {}, where the tables give {}",
                 hex(access.used.into()),

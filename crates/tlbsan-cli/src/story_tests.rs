@@ -197,4 +197,8 @@ fn a_stale_access_shows_both_addresses() {
     let text = story(&v, &Stripped);
     assert!(text.contains("used 0x10_0010 for 0x4000_0010, where the tables give 0x20_0010"), "{text}");
     assert!(text.contains("ISB after the DSB"), "{text}");
+
+    let accessed = accessed.map(|access| tlbsan::report::Accessed { tables: Some(access.used), ..access });
+    let text = story(&Violation { accessed, ..v }, &Stripped);
+    assert!(text.contains("used 0x4000_0010 without a context synchronisation event"), "{text}");
 }

@@ -389,6 +389,11 @@ fn memory_attributes() {
 fn stale_access() {
     let flush = "dsb ishst; tlbi vale1is va; dsb ish; ";
     let no_isb = format!("str pte 0; {flush} str pte page:2; dsb ish; read va+10 frame:0+10");
+    // The access went where it should, this time: another machine's might not.
+    let lucky = format!("str pte 0; {flush} str pte page:2; dsb ish; read va+10 frame:2+10; read va+10 frame:2+10");
+    let elsewhere = format!("str pte 0; {flush} str pte page:2; dsb ish; read va+1008 frame:1+8");
+    let another_pe = format!("str pte 0; {flush} str pte page:2; dsb ish; 1: read va+10 frame:2+10");
+    let same_again = format!("str pte 0; {flush} str pte page:0; dsb ish; read va+10 frame:0+10");
     let isb = format!("str pte 0; {flush} str pte page:2; dsb ish; isb; read va+10 frame:2+10");
     let isb_stale = format!("str pte 0; {flush} isb; str pte page:2; read va+10 frame:0+10");
     let ets2 = format!("id ets2; str pte 0; {flush} str pte page:2; read va frame:2");
@@ -402,6 +407,10 @@ fn stale_access() {
             ("read va frame:0; write va+1008 frame:1+8", RIGHT),
             ("read va frame:1", &["stale-access no-invalidation @0 level 3"]),
             (no_isb.as_str(), unsynchronised),
+            (lucky.as_str(), unsynchronised),
+            (elsewhere.as_str(), RIGHT),
+            (another_pe.as_str(), RIGHT),
+            (same_again.as_str(), RIGHT),
             (isb.as_str(), RIGHT),
             (isb_stale.as_str(), &["stale-access no-invalidation @0 level 3"]),
             (ets2.as_str(), RIGHT),

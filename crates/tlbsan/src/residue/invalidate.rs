@@ -326,6 +326,13 @@ impl Residues {
         self.unsynchronised.get(pe).map_or(&[], Vec::as_slice)
     }
 
+    /// The entry that was in `slot` need not be told of again.
+    pub fn forget_unsynchronised(&mut self, pe: usize, slot: u64) {
+        if let Some(mine) = self.unsynchronised.get_mut(pe) {
+            mine.retain(|gone| gone.slot != slot);
+        }
+    }
+
     /// A context synchronisation event of `pe`.
     pub fn synchronise(&mut self, pe: usize) {
         if let Some(mine) = self.unsynchronised.get_mut(pe) {
