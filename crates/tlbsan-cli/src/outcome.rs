@@ -27,6 +27,8 @@ pub(crate) enum Cut {
     Timeout(u64),
     /// A signal came, from the keyboard or a supervisor.
     Interrupted,
+    /// `--stop-on-first`: there was a violation.
+    First,
 }
 
 /// Everything that the exit code depends on.
@@ -46,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) cut: Option<Cut>,
     /// What came of cases and test points.
     pub(crate) tally: Tally,
+    /// Violations that `--suppress` took out.
+    pub(crate) suppressed: u64,
 }
 
 /// What came of cases and test points.
@@ -137,12 +141,19 @@ fn could_not_run(facts: &Facts) -> Option<String> {
 
 fn violations(facts: &Facts) -> Option<String> {
     let Tally { unexpected, failed, .. } = facts.tally;
-    let (told, hidden) = facts.end.as_ref().map_or((0, 0), |end| (end.unexpected, end.failed));
+    // A guest that was stopped at its first violation went on for a moment.
+    let end = facts.end.as_ref().filter(|_| facts.cut != Some(Cut::First));
+    let (told, hidden) = end.map_or((0, 0), |end| (end.unexpected, end.failed));
     let (unexpected, failed) = (unexpected.max(told), failed.max(hidden));
     match (unexpected, failed) {
         (0, 0) => None,
         (0, failed) => Some(format!("{} not as expected", count(failed, "case", "cases"))),
-        (unexpected, _) => Some(count(unexpected, "violation", "violations")),
+        (unexpected, _) => {
+            let repeats = facts.end.as_ref().map_or(0, |end| end.repeats).min(unexpected - 1);
+            let folded =
+                if repeats > 0 { format!(" ({} folded)", count(repeats, "repeat", "repeats")) } else { String::new() };
+            Some(count(unexpected, "violation", "violations") + &folded)
+        }
     }
 }
 
@@ -151,6 +162,7 @@ fn hang(facts: &Facts) -> Option<String> {
         (Some(Cut::Timeout(seconds)), _) => {
             Some(format!("the guest was still running after {seconds} s and was ended (--timeout)"))
         }
+        (Some(Cut::First), _) => Some("stopped at the first violation (--stop-on-first)".to_owned()),
         (Some(Cut::Interrupted), _) => Some("interrupted; only what ran until then was judged".to_owned()),
         (None, Exit::Status(4)) => Some("the guest hung, and its own timer ended it (exit status 4)".to_owned()),
         _ => None,
@@ -206,6 +218,9 @@ pub(crate) fn summary(facts: &Facts, outcome: &Outcome) -> String {
         semicolon(format!("{} opened, {} cleaned", count(end.opened, "stale entry", "stale entries"), end.cleaned));
         semicolon(count(end.tlbis, "TLBI", "TLBIs"));
     }
+    if facts.suppressed > 0 {
+        semicolon(format!("{} suppressed", facts.suppressed));
+    }
     semicolon(outcome.word.clone());
     format!("tlbsan: {text}")
 }
@@ -229,6 +244,7 @@ pub(crate) fn json(facts: &Facts, outcome: &Outcome) -> String {
         "skipped": tally.skipped,
         "guest_failed": tally.guest_failed,
         "plan": tally.plan,
+        "suppressed": facts.suppressed,
         "qemu_status": status,
         "qemu_signal": signal,
     })
@@ -247,6 +263,7 @@ mod tests {
             notice: None,
             exit: Exit::Status(0),
             cut: None,
+            suppressed: 0,
             tally: Tally { passed: 3, points: 4, skipped: 1, plan: Some(4), ..Tally::default() },
         }
     }
@@ -255,6 +272,20 @@ mod tests {
         let mut facts = clean();
         change(&mut facts);
         judge(&facts).code
+    }
+
+    #[test]
+    fn the_summary_counts_what_was_folded_and_suppressed() {
+        let mut facts = clean();
+        let end = facts.end.as_mut().expect("set");
+        (end.unexpected, end.violations, end.repeats, facts.suppressed) = (15, 3, 12, 2);
+        let text = summary(&facts, &judge(&facts));
+        assert!(text.ends_with("; 2 suppressed; 15 violations (12 repeats folded)"), "{text}");
+        facts.cut = Some(Cut::First);
+        facts.tally.unexpected = 1;
+        let outcome = judge(&facts);
+        assert_eq!((outcome.code, outcome.reasons.len()), (1, 1), "{outcome:?}");
+        assert!(summary(&facts, &outcome).ends_with("; 1 violation"), "{}", summary(&facts, &outcome));
     }
 
     fn no_end(facts: &mut Facts) {

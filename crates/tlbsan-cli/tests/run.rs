@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const START: &str = r#"{"record":"start","version":3}"#;
-const END: &str = r#"{"record":"end","events":100,"tlbis":51,"opened":12,"cleaned":12,"violations":0,"repeats":0,"unexpected":0,"passed":1,"failed":0}"#;
+const END: &str = r#"{"record":"end","events":100,"tlbis":51,"opened":12,"cleaned":12,"violations":0,"repeats":0,"unexpected":0,"accesses":0,"remarks":0,"passed":1,"failed":0}"#;
 const SILENT: &str = r#"{"record":"case","id":1,"opened":6,"cleaned":6,"expected":[],"seen":[],"passed":true}"#;
 
 /// A violation in `case`, `null` for none.
@@ -158,7 +158,7 @@ fn what_could_not_run_is_2() {
             &["The checker panicked", "stopped before"],
         ),
         ("no-events", format!("r '{START}'\nr '{}'", END.replace("100", "0")), &["no event"]),
-        ("old-stream", format!("r '{}'", START.replace(":2", ":7")), &["version 7", "version 2"]),
+        ("old-stream", format!("r '{}'", START.replace(":3", ":7")), &["version 7", "version 3"]),
         ("garbage", format!("r '{START}'\nr '{{\"record\":\"case\"'"), &["line 2", "no record"]),
         ("no-version", format!("r '{END}'"), &["does not begin"]),
     ] {
