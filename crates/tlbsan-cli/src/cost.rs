@@ -12,14 +12,14 @@ const SHOWN: usize = 20;
 const CALLERS: usize = 3;
 
 /// The columns, as they are headed and explained.
-const COLUMNS: [(&str, &str); 4] = [
+pub(crate) const COLUMNS: [(&str, &str); 4] = [
     ("in vain", "named nothing stale"),
     ("broadcast", "only the issuing PE may have held it"),
     ("all levels", "only leaves were stale"),
     ("one by one", "range operations would have spared them"),
 ];
 
-fn waste(cost: &Cost) -> [u64; 4] {
+pub(crate) fn waste(cost: &Cost) -> [u64; 4] {
     [cost.in_vain, cost.broadcast, cost.all_levels, cost.one_by_one]
 }
 

@@ -294,3 +294,20 @@ pub(crate) fn function(site: &tlbsan::report::Site, telling: Telling<'_>) -> Opt
     let (short, _) = crate::stack::shown(&whole, &whole, false);
     short.into_iter().find_map(|frame| frame.function)
 }
+
+/// Text for elements and attributes of XML and HTML. What neither can hold is shown as U+FFFD.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Report;
+use super::{Report, escaped};
 use crate::paint::Paint;
 use crate::story::tell;
 
@@ -15,15 +15,21 @@ struct Case {
 
 /// The whole document.
 pub(super) fn suites(report: &Report<'_>) -> String {
-    let mut cases: Vec<Case> = report.points.iter().map(|point| {
-        let text = point.notes.join("\n");
-        let outcome = match &point.skipped {
-            Some(why) => Some(("skipped", why.clone(), String::new())),
-            None if point.ok => None,
-            None => Some(("failure", point.notes.first().cloned().unwrap_or("the guest itself failed it".into()), text)),
-        };
-        Case { name: point.name.clone(), outcome }
-    }).collect();
+    let mut cases: Vec<Case> = report
+        .points
+        .iter()
+        .map(|point| {
+            let text = point.notes.join("\n");
+            let outcome = match &point.skipped {
+                Some(why) => Some(("skipped", why.clone(), String::new())),
+                None if point.ok => None,
+                None => {
+                    Some(("failure", point.notes.first().cloned().unwrap_or("the guest itself failed it".into()), text))
+                }
+            };
+            Case { name: point.name.clone(), outcome }
+        })
+        .collect();
     let told: Vec<u64> = report.points.iter().filter_map(|point| point.case).collect();
     for case in report.account.cases.iter().filter(|case| !told.contains(&case.id)) {
         let outcome = (!case.passed).then(|| ("failure", "not as expected".to_owned(), stories(report, Some(case.id))));
@@ -31,7 +37,8 @@ pub(super) fn suites(report: &Report<'_>) -> String {
     }
     cases.push(run(report));
 
-    let count = |what| cases.iter().filter(|case| case.outcome.as_ref().is_some_and(|(kind, ..)| *kind == what)).count();
+    let count =
+        |what| cases.iter().filter(|case| case.outcome.as_ref().is_some_and(|(kind, ..)| *kind == what)).count();
     let counts = format!(
         r#"tests="{}" failures="{}" errors="{}" skipped="{}""#,
         cases.len(),
@@ -76,21 +83,4 @@ fn run(report: &Report<'_>) -> Case {
 fn stories(report: &Report<'_>, case: Option<u64>) -> String {
     let findings = report.account.findings.iter().filter(|finding| finding.counts() && finding.violation.case == case);
     findings.flat_map(|finding| tell(&finding.violation, report.telling, Paint::PLAIN)).collect::<Vec<_>>().join("\n")
-}
-
-/// Text for elements and attributes. What XML cannot hold at all is shown as U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' | '\t' => out.push(c),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -31,8 +31,9 @@ pub(super) fn log(report: &Report<'_>) -> String {
     let results: Vec<Value> = findings.map(|finding| result(finding, report)).collect();
     let ran = report.outcome.code != 2;
     let reasons = report.outcome.reasons.iter();
-    let notes: Vec<Value> =
-        reasons.map(|reason| json!({ "level": if ran { "warning" } else { "error" }, "message": { "text": reason } })).collect();
+    let notes: Vec<Value> = reasons
+        .map(|reason| json!({ "level": if ran { "warning" } else { "error" }, "message": { "text": reason } }))
+        .collect();
     let log = json!({
         "version": "2.1.0",
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -122,7 +123,8 @@ fn call_stack(site: &Site, report: &Report<'_>) -> Value {
             let name = frame.function.as_deref().unwrap_or("?");
             let mut location = json!({ "logicalLocations": [{ "fullyQualifiedName": name, "kind": "function" }] });
             if let Some((file, line)) = frame.location.as_ref().filter(|(file, _)| !file.starts_with('/')) {
-                location["physicalLocation"] = json!({ "artifactLocation": { "uri": uri(file), "uriBaseId": "%SRCROOT%" } });
+                location["physicalLocation"] =
+                    json!({ "artifactLocation": { "uri": uri(file), "uriBaseId": "%SRCROOT%" } });
                 if let Some(line) = line {
                     location["physicalLocation"]["region"] = json!({ "startLine": line });
                 }
