@@ -6,7 +6,6 @@
 //! Where the `end` record is missing: cut by `--timeout` or from outside is 4; QEMU killed by a signal that tlbsan did not send
 //! is 3; an orderly exit without it means that the checker stopped before the guest, and that is 2.
 
-use serde_json::json;
 use tlbsan::report::Summary;
 
 use crate::paint::count;
@@ -226,29 +225,27 @@ pub(crate) fn summary(facts: &Facts, outcome: &Outcome) -> String {
 }
 
 /// The last line of `--json`.
-pub(crate) fn json(facts: &Facts, outcome: &Outcome) -> String {
-    let (status, signal) = match facts.exit {
+pub(crate) fn record(facts: &Facts, outcome: &Outcome) -> tlbsan::report::Outcome {
+    let (qemu_status, qemu_signal) = match facts.exit {
         Exit::Status(status) => (Some(status), None),
         Exit::Signal(signal) => (None, Some(signal)),
     };
-    let tally = &facts.tally;
-    json!({
-        "record": "outcome",
-        "code": outcome.code,
-        "word": outcome.word,
-        "reasons": outcome.reasons,
-        "unexpected": tally.unexpected,
-        "passed": tally.passed,
-        "failed": tally.failed,
-        "points": tally.points,
-        "skipped": tally.skipped,
-        "guest_failed": tally.guest_failed,
-        "plan": tally.plan,
-        "suppressed": facts.suppressed,
-        "qemu_status": status,
-        "qemu_signal": signal,
-    })
-    .to_string()
+    let Tally { unexpected, passed, failed, points, skipped, guest_failed, plan, .. } = facts.tally;
+    tlbsan::report::Outcome {
+        code: outcome.code,
+        word: outcome.word.clone(),
+        reasons: outcome.reasons.clone(),
+        unexpected,
+        passed,
+        failed,
+        points,
+        skipped,
+        guest_failed,
+        plan,
+        suppressed: facts.suppressed,
+        qemu_status,
+        qemu_signal,
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use tlbsan::report::{CaseResult, Cost, Record, Severity, Summary, Verdict, Violation};
 use tlbsan_hint::{Cause, Kind};
 
@@ -34,8 +33,6 @@ pub(crate) struct Finding {
     pub(crate) violation: Violation,
     /// How many more there were at the same places.
     pub(crate) repeats: u64,
-    /// The line that suppresses it, as `FILE:LINE`.
-    pub(crate) suppressed: Option<String>,
     /// Its case expected it.
     pub(crate) expected: bool,
 }
@@ -43,7 +40,7 @@ pub(crate) struct Finding {
 impl Finding {
     /// Whether it counts against the guest.
     pub(crate) fn counts(&self) -> bool {
-        self.violation.severity == Severity::Error && self.suppressed.is_none() && !self.expected
+        self.violation.severity == Severity::Error && self.violation.suppressed.is_none() && !self.expected
     }
 }
 
@@ -61,15 +58,12 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    fn add(&mut self, record: &Record, suppressed: Option<&str>) {
+    fn add(&mut self, record: &Record) {
         match record {
             Record::Violation(_) if self.findings.len() >= MOST => self.left_out += 1,
-            Record::Violation(violation) => self.findings.push(Finding {
-                violation: (**violation).clone(),
-                repeats: 0,
-                suppressed: suppressed.map(str::to_owned),
-                expected: false,
-            }),
+            Record::Violation(violation) => {
+                self.findings.push(Finding { violation: (**violation).clone(), repeats: 0, expected: false })
+            }
             Record::Repeats { violation, more } => {
                 let told = self.findings.iter_mut().find(|finding| finding.violation.number == *violation);
                 told.into_iter().for_each(|finding| finding.repeats += more);
@@ -84,7 +78,7 @@ impl Account {
             Record::Remark(remark) => self.remarks.push((**remark).clone()),
             Record::Cost(cost) => self.costs.push((**cost).clone()),
             Record::End(summary) => self.end = Some(summary.clone()),
-            Record::Start { .. } => {}
+            Record::Start { .. } | Record::Outcome(_) => {}
         }
     }
 }
@@ -140,20 +134,21 @@ impl<'a> Reports<'a> {
     pub(crate) fn take(&mut self, record: Record) -> Vec<Record> {
         let sifted = match &mut self.known {
             Some(known) => known.sift(record, self.telling),
-            None => vec![(record, None)],
+            None => vec![record],
         };
-        let mut told = Vec::new();
-        for (record, suppressed) in sifted {
-            if let Some(json) = &mut self.json {
-                // A full disk is told at the end, when the outcome cannot be written either.
-                let _ = writeln!(json, "{}", line(&record, suppressed.as_deref()));
-            }
-            self.account.add(&record, suppressed.as_deref());
-            if suppressed.is_none() {
-                told.push(record);
-            }
+        for record in &sifted {
+            // A full disk is told at the end, when the outcome cannot be written either.
+            let _ = self.write(record);
+            self.account.add(record);
         }
-        told
+        let suppressed = |record: &Record| matches!(record, Record::Violation(v) if v.suppressed.is_some());
+        sifted.into_iter().filter(|record| !suppressed(record)).collect()
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(json) = &mut self.json else { return Ok(()) };
+        serde_json::to_writer(&mut *json, record)?;
+        writeln!(json)
     }
 
     /// How many violations were suppressed.
@@ -177,26 +172,14 @@ impl<'a> Reports<'a> {
         for (path, file, writer) in &mut self.files {
             file.write_all(writer(&report).as_bytes()).map_err(|error| full(path, error))?;
         }
-        if let Some(json) = &mut self.json {
-            let written = writeln!(json, "{}", outcome::json(facts, outcome)).and_then(|()| json.flush());
-            written.map_err(|error| full(Path::new("the file of `--json`"), error))?;
-        }
         let mut lines = cost::profile(&account.costs, self.telling, paint);
+        let written = self.write(&Record::Outcome(outcome::record(facts, outcome)));
+        let written = written.and_then(|()| self.json.as_mut().map_or(Ok(()), BufWriter::flush));
+        written.map_err(|error| full(Path::new("the file of `--json`"), error))?;
         let unused = self.known.iter().flat_map(|known| known.suppressions.unused());
         lines.extend(unused.map(|unused| format!("{} {unused}", paint.yellow("tlbsan: note:"))));
         Ok(lines)
     }
-}
-
-/// A record as a line of JSON.
-fn line(record: &Record, suppressed: Option<&str>) -> String {
-    let mut value = serde_json::to_value(record).unwrap_or_default();
-    if let (Some(place), Value::Object(fields)) = (suppressed, &mut value) {
-        fields.insert("suppressed".to_owned(), place.into());
-        return value.to_string();
-    }
-    // The order of the fields stays as it is in the stream.
-    serde_json::to_string(record).unwrap_or_default()
 }
 
 type Place = (Option<u64>, Severity, Kind, Cause, u64, u64, bool);
@@ -218,24 +201,24 @@ impl Known {
         Self { suppressions, told, seen, summary, suppressed: 0 }
     }
 
-    /// What is left of a record, each with the line that suppresses it.
-    fn sift(&mut self, record: Record, telling: Telling<'_>) -> Vec<(Record, Option<String>)> {
+    /// What is left of a record.
+    fn sift(&mut self, record: Record, telling: Telling<'_>) -> Vec<Record> {
         match record {
             Record::Violation(violation) => self.violation(*violation, telling).into_iter().collect(),
-            Record::Case(case) => vec![(Record::Case(self.case(case)), None)],
+            Record::Case(case) => vec![Record::Case(self.case(case))],
             Record::End(end) => {
                 let mut repeats: Vec<(u64, u64)> = self.told.values().copied().filter(|(_, more)| *more > 0).collect();
                 repeats.sort_unstable();
-                let repeats = repeats.into_iter().map(|(violation, more)| (Record::Repeats { violation, more }, None));
+                let repeats = repeats.into_iter().map(|(violation, more)| Record::Repeats { violation, more });
                 let Summary { violations, repeats: folded, unexpected, passed, failed, .. } = self.summary;
                 let end = Summary { violations, repeats: folded, unexpected, passed, failed, ..end };
-                repeats.chain([(Record::End(end), None)]).collect()
+                repeats.chain([Record::End(end)]).collect()
             }
-            other => vec![(other, None)],
+            other => vec![other],
         }
     }
 
-    fn violation(&mut self, mut v: Violation, telling: Telling<'_>) -> Option<(Record, Option<String>)> {
+    fn violation(&mut self, mut v: Violation, telling: Telling<'_>) -> Option<Record> {
         let known = self.suppressions.matching(&v, telling.names);
         let error = v.severity == Severity::Error;
         self.suppressed += u64::from(known.is_some());
@@ -255,7 +238,8 @@ impl Known {
             v.number = self.summary.violations;
         }
         self.told.insert(place, (v.number, 0));
-        Some((Record::Violation(Box::new(v)), known))
+        v.suppressed = known;
+        Some(Record::Violation(Box::new(v)))
     }
 
     /// The case as it is without what is known.

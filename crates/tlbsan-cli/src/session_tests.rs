@@ -46,6 +46,7 @@ fn violation(case: Option<u64>) -> Record {
         accessed: None,
         claim: None,
         ways: Default::default(),
+        suppressed: None,
     }))
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn hang_of_2019() -> Violation {
         accessed: None,
         claim: None,
         ways: Default::default(),
+        suppressed: None,
     }
 }
 

@@ -11,6 +11,7 @@ pub const STREAM_VERSION: u32 = 3;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
     /// First.
@@ -38,12 +39,15 @@ pub enum Record {
         /// One sentence.
         text: String,
     },
-    /// Last: without it the run was cut short.
+    /// Last of the model: without it the run was cut short.
     End(Summary),
+    /// Last of the command `tlbsan`, in the file of `--json`: what it all comes to.
+    Outcome(Outcome),
 }
 
 /// How much something matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Work that was not needed.
@@ -57,6 +61,7 @@ pub enum Severity {
 
 /// Something that could be better.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Remark {
     /// Never [`Severity::Error`].
     pub severity: Severity,
@@ -70,6 +75,7 @@ pub struct Remark {
 ///
 /// One operation may count in several of the last three columns; what removed nothing stale counts in `in_vain` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cost {
     /// The call site; without a PC: all those that were too many to tell apart.
     pub site: Site,
@@ -89,6 +95,7 @@ pub struct Cost {
 
 /// An access by virtual address that went elsewhere than the tables say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accessed {
     /// The virtual address.
     pub va: u64,
@@ -100,6 +107,7 @@ pub struct Accessed {
 
 /// Where and by whom something was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Site {
     /// The PE.
     pub pe: usize,
@@ -117,6 +125,7 @@ pub struct Site {
 
 /// A descriptor, with what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Descriptor {
     /// The 64 bits.
     pub bits: u64,
@@ -126,6 +135,7 @@ pub struct Descriptor {
 
 /// A TLBI that came between, and why it was not enough.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// Who issued it.
     pub site: Site,
@@ -135,11 +145,13 @@ pub struct Attempt {
     pub why: String,
     /// The same as a cause.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
 }
 
 /// The hint that says that nothing stale is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "hint", rename_all = "kebab-case")]
 pub enum Claim {
     /// A frame went back to its allocator.
@@ -162,6 +174,7 @@ pub enum Claim {
 
 /// An entry on the way from a root: which table it is read from, and what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Step {
     /// Level of the table.
     pub level: i8,
@@ -175,6 +188,7 @@ pub struct Step {
 
 /// The ways from the root to the entry that a violation is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ways {
     /// Through what may be cached; the last step is the old entry.
     pub before: Vec<Step>,
@@ -184,6 +198,7 @@ pub struct Ways {
 
 /// One broken rule with its story.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Violation {
     /// Counts the violations of a run that have a record, from 1; 0 for advice.
     #[serde(default)]
@@ -192,9 +207,11 @@ pub struct Violation {
     pub case: Option<u64>,
     /// The rule.
     #[serde(with = "kind_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "kind_name::Name"))]
     pub kind: Kind,
     /// Why the stale entry was still there.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
     /// [`Severity::Error`], or advice: then it counts for nothing but itself.
     #[serde(default)]
@@ -236,16 +253,22 @@ pub struct Violation {
     /// The tables that are walked, before and after.
     #[serde(default)]
     pub ways: Ways,
+    /// The line of `--suppress` that takes it out, as `FILE:LINE`; never in the model's own records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<String>,
 }
 
 /// A verdict without its story, as sets of them are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// The rule.
     #[serde(with = "kind_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "kind_name::Name"))]
     pub kind: Kind,
     /// The cause.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
     /// First virtual address.
     pub start: u64,
@@ -269,6 +292,7 @@ impl From<&Violation> for Verdict {
 
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CaseResult {
     /// The number of its test point.
     pub id: u64,
@@ -304,6 +328,7 @@ impl CaseResult {
 
 /// The last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Events handled, but for those that no instruction causes: resets, ID registers, the exception level.
     pub events: u64,
@@ -331,6 +356,38 @@ pub struct Summary {
     pub failed: u64,
 }
 
+/// How a run ended, as the command `tlbsan` judges it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Outcome {
+    /// The exit code: 0 clean, 1 violations, 2 could not run, 3 the guest failed, 4 a hang was cut.
+    pub code: u8,
+    /// The same in a word or two, with how many.
+    pub word: String,
+    /// Whatever is wrong, one sentence each.
+    pub reasons: Vec<String>,
+    /// Violations outside a case, or in one that failed or never ended, as far as they were told.
+    pub unexpected: u64,
+    /// Cases that passed.
+    pub passed: u64,
+    /// Cases that failed.
+    pub failed: u64,
+    /// Test points of the guest (TAP).
+    pub points: u64,
+    /// Those that it skipped.
+    pub skipped: u64,
+    /// Those that it failed itself.
+    pub guest_failed: u64,
+    /// How many it had planned.
+    pub plan: Option<u64>,
+    /// Violations that `--suppress` took out.
+    pub suppressed: u64,
+    /// QEMU's exit status; absent if a signal ended it.
+    pub qemu_status: Option<i32>,
+    /// The signal that ended QEMU.
+    pub qemu_signal: Option<i32>,
+}
+
 macro_rules! by_name {
     ($module:ident, $type:ty) => {
         mod $module {
@@ -338,6 +395,26 @@ macro_rules! by_name {
 
             pub(super) fn serialize<S: Serializer>(value: &$type, s: S) -> Result<S::Ok, S::Error> {
                 s.serialize_str(value.name())
+            }
+
+            /// In a schema: one of the names.
+            #[cfg(feature = "schema")]
+            pub(super) struct Name;
+
+            #[cfg(feature = "schema")]
+            impl schemars::JsonSchema for Name {
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn schema_name() -> std::borrow::Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                    let names: Vec<&str> = <$type>::ALL.iter().map(|it| it.name()).collect();
+                    schemars::json_schema!({ "type": "string", "enum": names })
+                }
             }
 
             pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<$type, D::Error> {

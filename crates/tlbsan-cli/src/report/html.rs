@@ -43,9 +43,9 @@ pub(super) fn page(report: &Report<'_>) -> String {
     let sections: [(&str, fn(&Finding) -> bool); 4] = [
         ("Violations", Finding::counts),
         ("Expected by their cases", |finding| finding.expected),
-        ("Suppressed", |finding| finding.suppressed.is_some() && !finding.expected),
+        ("Suppressed", |finding| finding.violation.suppressed.is_some() && !finding.expected),
         ("Advice", |finding| {
-            finding.violation.severity != Severity::Error && finding.suppressed.is_none() && !finding.expected
+            finding.violation.severity != Severity::Error && finding.violation.suppressed.is_none() && !finding.expected
         }),
     ];
     for (title, belongs) in sections {
@@ -91,7 +91,7 @@ fn article(out: &mut String, finding: &Finding, telling: Telling<'_>) {
     facts.extend(
         (finding.repeats > 0).then(|| format!("{} from the same places", count(finding.repeats, "repeat", "repeats"))),
     );
-    facts.extend(finding.suppressed.as_ref().map(|place| format!("suppressed by {place}")));
+    facts.extend(finding.violation.suppressed.as_ref().map(|place| format!("suppressed by {place}")));
     let _ = writeln!(out, "<p class=\"dim\">{}</p>", escaped(&facts.join(" · ")));
 
     let _ = writeln!(out, "<h4>Time line</h4>\n<div class=\"scroll\">{}</div>", timeline::svg(v));

@@ -90,7 +90,7 @@ fn result(finding: &Finding, report: &Report<'_>) -> Value {
             "pes": v.pes,
         },
     });
-    if let Some(place) = &finding.suppressed {
+    if let Some(place) = &finding.violation.suppressed {
         result["suppressions"] = json!([{ "kind": "external", "justification": place }]);
     }
     result

@@ -40,6 +40,7 @@ pub(super) fn blank(trigger: &Arc<Site>) -> Violation {
         accessed: None,
         claim: None,
         ways: Ways::default(),
+        suppressed: None,
     }
 }
 
