@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::options::{escape, join, number, pairs, size};
 
 /// Where the machine `virt` has its RAM.
-const RAM_BASE: u64 = 0x4000_0000;
+pub(crate) const RAM_BASE: u64 = 0x4000_0000;
 /// RAM of the machine `virt` without `-m`.
 const DEFAULT_RAM: u64 = 128 << 20;
 /// The id of the memory backend that QEMU and the plugin share.

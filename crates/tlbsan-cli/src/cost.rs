@@ -44,15 +44,29 @@ pub(crate) fn profile(costs: &[Cost], telling: Telling<'_>, paint: Paint) -> Vec
     }
     let heads: Vec<String> = COLUMNS.iter().map(|(name, _)| format!("{name:>10}")).collect();
     table.push(paint.dim(&format!("  {:>8} {}", "TLBIs", heads.join(" "))));
-    for cost in wasteful.iter().take(SHOWN) {
-        let columns: Vec<String> = waste(cost).iter().map(|n| format!("{:>10}", dash(*n))).collect();
-        table.push(format!("  {:>8} {}  {}", cost.tlbis, columns.join(" "), operation(&cost.op)));
-        for frame in place(cost, telling) {
-            table.push(format!("  {:>52}  {}", "", frame));
+    // Call sites that differ only further out than is shown are one line.
+    let mut rows: Vec<(Vec<String>, Cost)> = Vec::new();
+    for cost in wasteful {
+        let place = place(cost, telling);
+        match rows.iter_mut().find(|(other, row)| *other == place && row.op == cost.op) {
+            Some((_, row)) => {
+                row.tlbis += cost.tlbis;
+                row.in_vain += cost.in_vain;
+                row.broadcast += cost.broadcast;
+                row.all_levels += cost.all_levels;
+                row.one_by_one += cost.one_by_one;
+            }
+            None => rows.push((place, cost.clone())),
         }
     }
-    if wasteful.len() > SHOWN {
-        let more = count((wasteful.len() - SHOWN) as u64, "more call site", "more call sites");
+    rows.sort_by_key(|(_, row)| std::cmp::Reverse(waste(row).iter().sum::<u64>()));
+    for (place, row) in rows.iter().take(SHOWN) {
+        let columns: Vec<String> = waste(row).iter().map(|n| format!("{:>10}", dash(*n))).collect();
+        table.push(format!("  {:>8} {}  {}", row.tlbis, columns.join(" "), operation(&row.op)));
+        table.extend(place.iter().map(|frame| format!("  {:>52}  {frame}", "")));
+    }
+    if rows.len() > SHOWN {
+        let more = count((rows.len() - SHOWN) as u64, "more call site", "more call sites");
         table.push(paint.dim(&format!("  and {more}; `--json` and `--html` have them all")));
     }
     table
@@ -86,13 +100,16 @@ mod tests {
             all_levels,
             one_by_one,
         };
-        let costs = [cost(0x200, &[0x1000], 96, [12, 40, 0, 84]), cost(0x100, &[], 4, [0; 4])];
+        // The second differs from the first further out than is shown.
+        let (near, far) = ([0x1000, 0x1100], [0x1000, 0x1100, 0x9999]);
+        let costs =
+            [cost(0x200, &near, 90, [12, 38, 0, 80]), cost(0x200, &far, 6, [0, 2, 0, 4]), cost(0x100, &[], 4, [0; 4])];
         let telling = Telling { names: &Kernel, full_stacks: false };
         let text = profile(&costs, telling, Paint::PLAIN).join("\n");
         assert_eq!(
             text,
             "\
-cost of 100 TLBIs from 2 call sites
+cost of 100 TLBIs from 3 call sites
   in vain          12  named nothing stale
   broadcast        40  only the issuing PE may have held it
   all levels        0  only leaves were stale
@@ -100,7 +117,8 @@ cost of 100 TLBIs from 2 call sites
      TLBIs    in vain  broadcast all levels one by one
         96         12         40          -         84  TLBI VAE1IS
                                                         tlbi::flush::Tlb::invalidate at crates/tlbi/src/flush.rs:88
-                                                        walk_cache::t1 at firmware/src/scenarios/walk_cache.rs:70"
+                                                        walk_cache::t1 at firmware/src/scenarios/walk_cache.rs:70
+                                                        walk_cache::t2 at firmware/src/scenarios/walk_cache.rs:95"
         );
         assert!(profile(&[], telling, Paint::PLAIN).is_empty());
     }

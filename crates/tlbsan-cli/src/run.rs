@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tlbsan::report::{Record, STREAM_VERSION, Summary};
 
 use crate::args::Options;
-use crate::command::{Backend, Refusal, Setup, build};
+use crate::command::{Backend, RAM_BASE, Refusal, Setup, build};
 use crate::outcome::{self, Cut, Exit, Facts};
 use crate::paint::Paint;
 use crate::qemu;
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
 
     let pid = Rc::new(Cell::new(None));
     let (of, made_of) = (Rc::clone(&pid), setup.backend.clone());
-    symbols.look_into(Box::new(move || qemu::memory(of.get()?, &made_of)));
+    symbols.look_into(RAM_BASE, Box::new(move || qemu::memory(of.get()?, &made_of)));
     let telling = Telling { names: &symbols, full_stacks: options.full_stacks };
     let mut reports = Reports::open(options, telling, subject(&program, &options.guest))?;
 

@@ -9,13 +9,14 @@
 //!   number         u32
 //!   names          for each symbol its length (one byte; two if bit 7 is set), and so many numbers of tokens
 //!   markers        u32 for each 256th name: where it begins in `names`
+//!   order          three bytes a name; some versions only
 //!   tokens         256 strings, each ended by 0; a character that occurs in names has itself for a token
 //!   index          u16 a token: where it begins in `tokens`
 //! ```
 //!
 //! Nothing says where all this is. The tokens of the digits stand one after the other, which nothing else does; the index proves
 //! the tokens, the markers prove the names. Whatever does not prove right is passed over: memory is the guest's, and
-//! may hold anything. Versions 6.2 and 6.3, which put another part between markers and tokens, are not read.
+//! may hold anything.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -34,8 +35,23 @@ const MOST: usize = 1 << 21;
 /// Places with the digits that are looked at.
 const MAX_TRIES: usize = 64;
 
-/// Looks for the table in what `file` holds.
-pub(super) fn find(file: &File) -> Option<Table> {
+/// Looks for the table in what `file` holds, which lies at the physical address `base`.
+pub(super) fn find(file: &File, base: u64) -> Option<Table> {
+    let (mut table, tokens) = find_at(file)?;
+    // Before the MMU is on, and in the identity map, the kernel runs at physical addresses.
+    table.mirror(base.wrapping_add(image_before(file, tokens)?));
+    Some(table)
+}
+
+/// Where the Image begins that has its tokens at `place`: its header is at the beginning of 64 KiB.
+fn image_before(file: &File, place: u64) -> Option<u64> {
+    let mut magic = [0; 4];
+    let mut is_header = |at: u64| file.read_exact_at(&mut magic, at + 56).is_ok() && magic == *b"ARM\x64";
+    (0..=place & !0xffff).rev().step_by(1 << 16).take((BEFORE >> 16) as usize * 8).find(|at| is_header(*at))
+}
+
+/// The table, and where its tokens are.
+fn find_at(file: &File) -> Option<(Table, u64)> {
     let finder = memchr::memmem::Finder::new(DIGITS);
     let mut buffer = vec![0; CHUNK];
     let mut tries = 0;
@@ -47,7 +63,7 @@ pub(super) fn find(file: &File) -> Option<Table> {
             for found in finder.find_iter(&buffer[..read]) {
                 tries += 1;
                 if let Some(table) = around(file, at + found as u64) {
-                    return Some(table);
+                    return Some((table, at + found as u64));
                 }
                 if tries >= MAX_TRIES {
                     return None;
@@ -181,9 +197,15 @@ fn name(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 
 /// The number of names, where it stands, and where they begin, for tokens that begin at `tokens`.
 fn names_before(bytes: &[u8], tokens: usize) -> Option<(usize, usize, usize)> {
-    // An odd number of markers leaves four bytes before the tokens.
-    let ends = [Some(tokens), tokens.checked_sub(4)];
-    ends.into_iter().flatten().find_map(|end| by_markers(bytes, &markers_ending(bytes, end)?))
+    let most = 3 * MOST;
+    // Between markers and tokens three bytes a name may stand.
+    (0..most).step_by(8).map_while(|gap| Some((gap, tokens.checked_sub(gap)?))).find_map(|(gap, end)| {
+        // An odd number of markers leaves four bytes behind them.
+        let markers = markers_ending(bytes, end).or_else(|| markers_ending(bytes, end.checked_sub(4)?))?;
+        let groups = |bytes: usize| (bytes / 3).div_ceil(256);
+        let fits = gap == 0 || (groups(gap - 8)..=groups(gap)).contains(&markers.offsets.len());
+        if fits { by_markers(bytes, &markers) } else { None }
+    })
 }
 
 /// Markers: where they are, and what they say.
@@ -244,8 +266,9 @@ mod tests {
 
     const BASE: u64 = 0xffff_ffe3_4120_0000;
 
-    /// The table of functions `f0`, `f1` and so on, 16 bytes each, with `offsets` behind the index or before the number.
-    fn kernel(number: usize, behind: bool) -> Vec<u8> {
+    /// The table of functions `f0`, `f1` and so on, 16 bytes each: with offsets behind the index, or before the number; and with
+    /// the order of names before the tokens, or without.
+    fn kernel(number: usize, behind: bool, order: bool) -> Vec<u8> {
         let mut out = vec![0xa5; 4096];
         let pad = |out: &mut Vec<u8>| out.resize(round_up(out.len()), 0);
         let offsets = |out: &mut Vec<u8>| {
@@ -273,6 +296,10 @@ mod tests {
         pad(&mut out);
         markers.iter().for_each(|marker| out.extend(marker.to_le_bytes()));
         pad(&mut out);
+        if order {
+            (0..number as u32).for_each(|n| out.extend(&(n * 7919 % number as u32).to_be_bytes()[1..]));
+            pad(&mut out);
+        }
         let (tokens, mut index) = (out.len(), Vec::new());
         for n in 0..=255 {
             index.extend(((out.len() - tokens) as u16).to_le_bytes());
@@ -299,12 +326,16 @@ mod tests {
 
     #[test]
     fn a_table_is_found_wherever_it_is() {
-        for (number, behind) in [(700, false), (700, true), (1024, false), (1000, true)] {
-            let bytes = kernel(number, behind);
+        for (number, behind, order) in
+            [(700, false, false), (700, true, false), (1024, false, true), (1000, true, false), (1300, false, true)]
+        {
+            let bytes = kernel(number, behind, order);
             // Across the end of a chunk as well.
             let digits = memchr::memmem::find(&bytes, DIGITS).expect("digits") as u64;
             for at in [0, 0x20_0000, 0x123_4560, (CHUNK as u64 - digits - 8) & !7] {
-                let table = find(&memory(at, &bytes)).unwrap_or_else(|| panic!("{number} {behind} {at:#x}"));
+                let table = find_at(&memory(at, &bytes))
+                    .map(|(table, _)| table)
+                    .unwrap_or_else(|| panic!("{number} {behind} {at:#x}"));
                 assert_eq!(table.at(BASE + 16 * 123 + 4), Some(("f123", 4)));
                 let last = number as u64 - 1;
                 assert_eq!(table.at(BASE + 16 * last), Some((format!("f{last}").as_str(), 0)));
@@ -313,20 +344,32 @@ mod tests {
     }
 
     #[test]
+    fn physical_addresses_have_names_where_the_image_is() {
+        let mut image = vec![0; 0x40_0000];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        image.extend(kernel(600, true, false));
+        let table = find(&memory(0x20_0000, &image), 0x4000_0000).expect("a table");
+        // The first function is where the kernel begins.
+        assert_eq!(table.at(BASE + 0x20), Some(("f2", 0)));
+        assert_eq!(table.at(0x4020_0024), Some(("f2", 4)));
+        assert_eq!(table.at(0x4010_0024), None);
+    }
+
+    #[test]
     fn damage_anywhere_is_no_table_or_the_same_one() {
-        let bytes = kernel(600, true);
-        let whole = find(&memory(0, &bytes));
+        let bytes = kernel(600, true, false);
+        let whole = find_at(&memory(0, &bytes));
         assert!(whole.is_some());
         for at in (4096..bytes.len()).step_by(37) {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x80;
             // Names and addresses may be others; it neither panics nor runs away.
-            let _ = find(&memory(0, &bytes));
+            let _ = find_at(&memory(0, &bytes));
         }
         for length in (0..bytes.len()).step_by(101) {
-            let found = find(&memory(0, &bytes[..length]));
+            let found = find_at(&memory(0, &bytes[..length]));
             assert!(found.is_none() || found == whole, "cut off at {length}");
         }
-        assert_eq!(find(&memory(0, &DIGITS.repeat(1000))), None);
+        assert_eq!(find_at(&memory(0, &DIGITS.repeat(1000))), None);
     }
 }

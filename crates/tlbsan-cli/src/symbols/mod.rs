@@ -64,6 +64,8 @@ struct Elf {
 /// Guest memory, and the kernel's table once it was found in it.
 struct Guest {
     memory: OnceCell<fs::File>,
+    /// The physical address at which it begins.
+    base: u64,
     /// Opens it, as soon as QEMU has made it.
     open: Box<dyn Fn() -> Option<fs::File>>,
     asked: Cell<u32>,
@@ -81,7 +83,7 @@ impl Guest {
         if self.table.get().is_none() {
             self.asked.set(self.asked.get().saturating_add(1));
             if LOOKS.contains(&self.asked.get())
-                && let Some(table) = self.memory.get().and_then(kallsyms::find)
+                && let Some(table) = self.memory.get().and_then(|memory| kallsyms::find(memory, self.base))
             {
                 let _ = self.table.set(table);
             }
@@ -97,9 +99,9 @@ impl Symbols {
         Ok(Self { files, guest: None })
     }
 
-    /// How to open guest memory, where the running kernel's own table may be.
-    pub(crate) fn look_into(&mut self, open: Box<dyn Fn() -> Option<fs::File>>) {
-        self.guest = Some(Guest { memory: OnceCell::new(), open, asked: Cell::new(0), table: OnceCell::new() });
+    /// How to open guest memory, which begins at the physical address `base`, and where the running kernel's own table may be.
+    pub(crate) fn look_into(&mut self, base: u64, open: Box<dyn Fn() -> Option<fs::File>>) {
+        self.guest = Some(Guest { memory: OnceCell::new(), base, open, asked: Cell::new(0), table: OnceCell::new() });
     }
 
     /// QEMU runs: opens guest memory, which stays readable when it has ended.

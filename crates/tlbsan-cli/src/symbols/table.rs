@@ -5,6 +5,8 @@
 pub(super) struct Table {
     /// First address and name, by address.
     functions: Vec<(u64, Box<str>)>,
+    /// Where the first of them lies in physical memory.
+    physical: Option<u64>,
 }
 
 /// A function's name is not given to what lies further behind its beginning: no function is that long.
@@ -20,7 +22,7 @@ impl Table {
         let mut functions: Vec<(u64, Box<str>)> =
             symbols.filter(|(_, kind, name)| function(*kind, name)).map(|(address, _, name)| (address, name)).collect();
         functions.sort_by_key(|(address, _)| *address);
-        Self { functions }
+        Self { functions, physical: None }
     }
 
     /// `ffff800008010000 T _text` a line, as in System.map and /proc/kallsyms; `None` if it is nothing of the kind.
@@ -42,8 +44,22 @@ impl Table {
         table.functions.last().is_some_and(|(address, _)| *address != 0).then_some(table)
     }
 
+    /// The kernel is loaded at this physical address: its functions have names there too.
+    pub(super) fn mirror(&mut self, physical: u64) {
+        self.physical = Some(physical);
+    }
+
     /// The function at `pc`, and how far it is into it.
     pub(super) fn at(&self, pc: u64) -> Option<(&str, u64)> {
+        let virtually = || {
+            let (first, last) = (self.functions.first()?.0, self.functions.last()?.0);
+            let offset = pc.checked_sub(self.physical?)?;
+            (offset <= last - first).then_some(first + offset)
+        };
+        self.near(pc).or_else(|| self.near(virtually()?))
+    }
+
+    fn near(&self, pc: u64) -> Option<(&str, u64)> {
         let next = self.functions.partition_point(|(address, _)| *address <= pc);
         let (address, _) = self.functions.get(next.checked_sub(1)?)?;
         // Of several names at one address the first says most: `_stext` and others come behind.
