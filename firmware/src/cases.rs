@@ -26,14 +26,16 @@ pub fn run() -> u32 {
         (None, Some(scenario)) => form.scenario() == scenario || form.name == scenario,
         (None, None) => true,
     };
-    let forms = || scenarios::ALL.iter().copied().flatten().filter(chosen);
+    let every =
+        || scenarios::ALL.iter().chain(fault.and(Some(scenarios::BY_NAME)).into_iter().flatten()).copied().flatten();
+    let forms = || every().filter(chosen);
 
     println!("TAP version 14");
     let count = forms().count();
     if count == 0 {
         println!("1..0 # SKIP no such case");
         println!("# there are:");
-        scenarios::ALL.iter().copied().flatten().for_each(|form| println!("#   {}", form.name));
+        every().for_each(|form| println!("#   {}", form.name));
         return exit::GUEST_FAILED;
     }
     println!("1..{count}");

@@ -7,6 +7,7 @@ use tlbsan_hint::Expected;
 
 use crate::{platform::bootargs, smp};
 
+pub mod stress;
 pub mod walk_cache;
 
 /// Who can judge a case.
@@ -79,5 +80,8 @@ impl Form {
     }
 }
 
-/// All of them, in the order they run.
+/// Forms that run as long as one likes, and only by name.
+pub const BY_NAME: &[&[Form]] = &[stress::FORMS];
+
+/// All others, in the order they run.
 pub const ALL: &[&[Form]] = &[walk_cache::FORMS];
