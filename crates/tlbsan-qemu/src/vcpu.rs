@@ -191,6 +191,19 @@ impl Vcpu {
         }
         stack
     }
+
+    /// The UTF-8 text of `len` bytes at a virtual address; `None` where there is none.
+    pub(crate) fn text(&self, api: &Api, ram: &Ram, va: u64, len: u64) -> Option<String> {
+        /// Far more than a label has.
+        const LONGEST: u64 = 4096;
+        let tables = self.tables(self.in_el2(api).unwrap_or(false));
+        let byte = |offset: u64| {
+            let pa = tables.translate(|pa| ram.load(pa), va.checked_add(offset)?)?;
+            Some((ram.load(pa & !7)? >> (8 * (pa & 7))) as u8)
+        };
+        let bytes: Option<Vec<u8>> = (0..len.min(LONGEST)).map(byte).collect();
+        String::from_utf8(bytes?).ok()
+    }
 }
 
 /// Handles of the registers that we read.
