@@ -210,7 +210,7 @@ fn cases(out: &mut String, report: &Report<'_>) {
     }
     for point in report.points.iter().filter(|point| point.case.is_none()) {
         let (class, word) = match (&point.skipped, point.ok) {
-            (Some(why), _) => ("stale", format!("skipped: {why}")),
+            (Some(why), _) => ("skipped", format!("skipped: {why}")),
             (None, true) => ("good", "passed".to_owned()),
             (None, false) => ("wrong", "failed".to_owned()),
         };
