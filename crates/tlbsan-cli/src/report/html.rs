@@ -253,7 +253,7 @@ fn remarks(out: &mut String, report: &Report<'_>) {
     }
     out.push_str("<section>\n<h2>Notes</h2>\n<ul>\n");
     for remark in &account.remarks {
-        let _ = writeln!(out, "<li>{}</li>", escaped(&crate::story::remark(remark, Paint::PLAIN)));
+        let _ = writeln!(out, "<li>{}</li>", escaped(&crate::story::remark(remark, report.telling, Paint::PLAIN)));
     }
     for notice in &account.notices {
         let _ = writeln!(out, "<li>{}</li>", escaped(notice));
