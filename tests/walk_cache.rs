@@ -114,7 +114,8 @@ fn the_correct_race_opens_and_cleans_what_is_in_the_drawing() {
 
 #[test]
 fn the_bug_alone_is_told_with_who_what_and_where() {
-    let outcome = Board::new("cortex-a57", 4, "fault=walk-cache/lost-freed-tables").run().expect(1);
+    let board = Board::new("cortex-a57", 4, "fault=walk-cache/lost-freed-tables");
+    let outcome = Board { tlbsan: vec!["--full-stacks"], ..board }.run().expect(1);
     let violations = outcome.violations();
     let [v] = violations.as_slice() else { panic!("{violations:#?}") };
     assert_eq!(Verdict::from(*v), LOST_FREED_TABLES);
