@@ -12,7 +12,9 @@
 use crate::descriptor::{Descriptor, Kind};
 use crate::geometry::Geometry;
 use crate::grace::Reader;
-use crate::memory::{FrameAllocator, TableMemory, entry};
+#[cfg(feature = "fault-injection")]
+use crate::memory::FrameAllocator;
+use crate::memory::{TableMemory, entry};
 use core::marker::PhantomData;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 

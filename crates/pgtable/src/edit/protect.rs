@@ -213,26 +213,36 @@ impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G>
     #[inline(always)]
     fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
         let mut known = self.known;
-        let (mut first, mut last) = (None, 0);
-        for (index, old) in at.entries().enumerate() {
-            match self.judge::<G>(&mut known, old, Level::L3) {
-                Verdict::Nothing => {}
-                Verdict::Store(forbids) => {
-                    at.visit_read(index, old).set(Descriptor::from_bits(old.bits() ^ known.change));
-                    if forbids {
-                        first.get_or_insert(index);
-                        last = index;
-                    }
+        let mut index = 0;
+        while index < at.len() {
+            let first = index;
+            let mut old = at.read(index);
+            let verdict = self.judge::<G>(&mut known, old, Level::L3);
+            if verdict == Verdict::Careful {
+                self.carefully(&at.visit_read(index, old));
+                index += 1;
+                continue;
+            }
+            // This one, and all that follow and are like it.
+            loop {
+                if verdict != Verdict::Nothing {
+                    at.set(index, Descriptor::from_bits(old.bits() ^ known.change));
                 }
-                Verdict::Careful => self.carefully(&at.visit_read(index, old)),
+                index += 1;
+                if index == at.len() {
+                    break;
+                }
+                old = at.read(index);
+                if old.without_address::<G>() != known.fields {
+                    break;
+                }
+            }
+            if verdict == Verdict::Store(true) {
+                let page = |index: usize| at.start().bits() + index as u64 * G::PAGE;
+                self.stale.add(page(first), page(index - 1) | (G::PAGE - 1), Level::L3);
             }
         }
         self.known = known;
-        if let Some(first) = first {
-            let start = at.start().bits();
-            let page = |index: usize| start + index as u64 * G::PAGE;
-            self.stale.add(page(first), page(last) | (G::PAGE - 1), Level::L3);
-        }
         Next::Skip
     }
 

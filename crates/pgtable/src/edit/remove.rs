@@ -11,7 +11,7 @@
 use crate::descriptor::{Descriptor, Kind};
 use crate::edit::{Edit, Touched, check_range};
 use crate::error::Error;
-use crate::exclusive::{Hold, Intent, release, take};
+use crate::exclusive::{Hold, Intent, release, take, take_root};
 use crate::gather::Gather;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory, entry};
@@ -186,7 +186,7 @@ fn up_to(start: VirtAddr, last: u64, range: VaRange) -> Option<VaRange> {
 fn take_above<M: TableMemory, A, G: Geometry>(space: &AddressSpace<M, A, G>, path: &Path<G>, level: Level) -> bool {
     match level.above().and_then(|above| path.at(above)) {
         Some((slot, descriptor)) => take(&space.memory, slot, descriptor),
-        None => !space.root_taken.swap(true, Ordering::Acquire),
+        None => take_root(&space.root_taken),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::exclusive::{Hold, Intent};
 #[cfg(feature = "fault-injection")]
 use crate::fault::Fault;
+#[cfg(feature = "fault-injection")]
 use crate::gather::Stale;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory, entry};
