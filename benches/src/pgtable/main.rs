@@ -27,14 +27,19 @@ use std::time::{Duration, Instant};
 use subject::Subject;
 use workload::{GIB, Workload, read};
 
-/// What is timed, in this order; the last two for pages side by side.
-const STEPS: [&str; 6] = ["map", "walk", "protect", "unmap", "map each", "unmap each"];
+/// What is timed, in this order; page by page is for pages side by side, whose frames are so too, or are scattered.
+const STEPS: [&str; 8] =
+    ["map", "walk", "protect", "unmap", "map each", "unmap each", "map scattered", "unmap scattered"];
 const MAP: usize = 0;
 const WALK: usize = 1;
 const PROTECT: usize = 2;
 const UNMAP: usize = 3;
 const MAP_EACH: usize = 4;
 const UNMAP_EACH: usize = 5;
+const MAP_SCATTERED: usize = 6;
+const UNMAP_SCATTERED: usize = 7;
+/// Each in a space of its own.
+const PARTS: [Range<usize>; 3] = [MAP..MAP_EACH, MAP_EACH..MAP_SCATTERED, MAP_SCATTERED..STEPS.len()];
 
 /// Seconds of each step.
 type Times = [f64; STEPS.len()];
@@ -66,23 +71,24 @@ const SUBJECTS: [Entry; 6] = [
 
 fn play<S: Subject>(workload: &Workload, steps: Range<usize>, check: bool) -> Times {
     let mut times = [0.0; STEPS.len()];
-    let expected = workload.sum();
+    let scattered = workload.scattered();
     arena::sort();
     let all = arena::available();
-    // Ranges, then single pages.
-    for half in [0..4, 4..6] {
-        if half.start >= steps.end || half.end <= steps.start {
+    for part in PARTS {
+        if part.start >= steps.end || part.end <= steps.start {
             continue;
         }
+        let workload = if part.start == MAP_SCATTERED { &scattered } else { workload };
+        let expected = workload.sum();
         let mut subject = S::new();
-        for step in half.start..half.end.min(steps.end) {
+        for step in part.start..part.end.min(steps.end) {
             let mut seen = None;
             times[step] = clock::seconds(|| match step {
                 MAP => subject.map(workload),
                 WALK => seen = Some(subject.walk(workload)),
                 PROTECT => subject.protect(workload),
                 UNMAP => seen = subject.unmap(workload),
-                MAP_EACH => subject.map_each(workload),
+                MAP_EACH | MAP_SCATTERED => subject.map_each(workload),
                 _ => seen = subject.unmap_each(workload),
             });
             assert_eq!(seen.unwrap_or(expected), expected, "{}, {}, {}", S::NAME, workload.name, STEPS[step]);
@@ -90,11 +96,11 @@ fn play<S: Subject>(workload: &Workload, steps: Range<usize>, check: bool) -> Ti
                 checked(&subject, workload, step);
             }
             // One frame for the root, and none for anything else.
-            if S::FREES_TABLES && (step == UNMAP || step == UNMAP_EACH) {
+            if S::FREES_TABLES && matches!(step, UNMAP | UNMAP_EACH | UNMAP_SCATTERED) {
                 assert_eq!(arena::available(), all - 1, "{}, {}, {}", S::NAME, workload.name, STEPS[step]);
             }
         }
-        if steps.end < half.end {
+        if steps.end < part.end {
             // A profiler counts steps, and not the end.
             std::mem::forget(subject);
             return times;
@@ -108,8 +114,8 @@ fn play<S: Subject>(workload: &Workload, steps: Range<usize>, check: bool) -> Ti
 /// The tables hold what they must after a step.
 fn checked<S: Subject>(subject: &S, workload: &Workload, step: usize) {
     let found = read(S::FORMAT, subject.root());
-    let writable = step < PROTECT || step == MAP_EACH;
-    let expected: Vec<(u64, u64, u64, bool)> = if step == UNMAP || step == UNMAP_EACH {
+    let writable = step != PROTECT;
+    let expected: Vec<(u64, u64, u64, bool)> = if matches!(step, UNMAP | UNMAP_EACH | UNMAP_SCATTERED) {
         Vec::new()
     } else {
         workload.leaves().map(|(va, pa)| (va, pa, workload.leaf, writable)).collect()
@@ -162,7 +168,7 @@ fn measure(workload: &Workload) -> Measured {
 }
 
 /// What is promised of a step: at most so much of the best peer.
-const PROMISES: [f64; STEPS.len()] = [0.5, 0.6, 0.4, 0.6, 0.5, 0.8];
+const PROMISES: [f64; STEPS.len()] = [0.5, 0.6, 0.4, 0.6, 0.5, 0.8, 0.5, 0.8];
 /// Mapping takes at most so much of zeroing a frame and filling it.
 const FLOOR: f64 = 2.0;
 
@@ -323,10 +329,14 @@ fn instructions(figures: &mut Vec<Figure>) {
     let mut rows = Vec::new();
     for subject in &SUBJECTS {
         let mut row = vec![subject.name.to_owned()];
+        let mut before = None;
         for (step, name) in STEPS.iter().enumerate() {
             // What came before falls out.
-            let half = if step < MAP_EACH { 0 } else { MAP_EACH };
-            let (before, after) = (counted(subject, half..step), counted(subject, half..step + 1));
+            let part = PARTS.iter().find(|part| part.contains(&step)).map_or(0, |part| part.start);
+            if step == part {
+                before = counted(subject, step..step);
+            }
+            let after = counted(subject, part..step + 1);
             if let (Some(before), Some(after)) = (before, after) {
                 let each = (after - before) / counting().count() as f64;
                 row.push(format!("{each:.1}"));

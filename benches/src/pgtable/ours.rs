@@ -212,13 +212,14 @@ impl Subject for Ours {
     }
 
     fn map_each(&mut self, workload: &Workload) {
-        self.change(workload, |edit, span| {
-            let mut cursor = edit.cursor(range(span.va, span.size)).expect("a cursor");
-            for page in 0..span.size / PAGE {
-                let frame = PhysAddr::new(black_box(span.pa + page * PAGE));
-                cursor.map(frame, Attributes::USER_DATA).expect("mapped");
+        let (va, size) = workload.whole();
+        let map = |edit: &mut Change<'_>| {
+            let mut cursor = edit.cursor(range(va, size)).expect("a cursor");
+            for (_, frame) in workload.leaves() {
+                cursor.map(PhysAddr::new(black_box(frame)), Attributes::USER_DATA).expect("mapped");
             }
-        });
+        };
+        self.space.change(&self.tlb, &Here, &mut |_| unreachable!("nothing is unmapped"), map);
     }
 
     fn unmap_each(&mut self, workload: &Workload) -> Option<Sum> {

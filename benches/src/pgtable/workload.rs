@@ -11,6 +11,7 @@ pub(crate) struct Span {
 }
 
 /// What is mapped.
+#[derive(Clone)]
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     /// Bytes of a page or block.
@@ -18,6 +19,8 @@ pub(crate) struct Workload {
     pub(crate) spans: Vec<Span>,
     /// Every span is a change by itself; otherwise all of them are one.
     pub(crate) apart: bool,
+    /// The frames of a span are in no order.
+    pub(crate) is_scattered: bool,
     /// Frames for tables that suffice.
     pub(crate) frames: usize,
     pub(crate) rounds: usize,
@@ -35,14 +38,14 @@ impl Workload {
     pub(crate) fn pages(size: u64, rounds: usize) -> Self {
         let spans = vec![Span { va: VA, pa: PA + PAGE, size }];
         let frames = (size / BLOCK) as usize + 8;
-        Self { name: "1 GiB of 4K pages", leaf: PAGE, spans, apart: true, frames, rounds }
+        Self { name: "1 GiB of 4K pages", leaf: PAGE, spans, apart: true, is_scattered: false, frames, rounds }
     }
 
     /// Some GiB of blocks, one call each.
     pub(crate) fn blocks(rounds: usize) -> Self {
         let span = |n| Span { va: VA + n * GIB, pa: PA + BLOCK + n * 2 * GIB, size: GIB };
         let spans = (0..32).map(span).collect();
-        Self { name: "1 GiB as 2 MiB blocks", leaf: BLOCK, spans, apart: true, frames: 64, rounds }
+        Self { name: "1 GiB as 2 MiB blocks", leaf: BLOCK, spans, apart: true, is_scattered: false, frames: 64, rounds }
     }
 
     /// One page in each 2 MiB of 64 GiB.
@@ -50,7 +53,7 @@ impl Workload {
         let span = |n| Span { va: VA + n * BLOCK + n * 7 % 512 * PAGE, pa: PA + n * PAGE, size: PAGE };
         let spans: Vec<Span> = (0..64 * GIB / BLOCK).map(span).collect();
         let frames = spans.len() + 80;
-        Self { name: "64 GiB, a page in each 2 MiB", leaf: PAGE, spans, apart: false, frames, rounds }
+        Self { name: "64 GiB, a page in each 2 MiB", leaf: PAGE, spans, apart: false, is_scattered: false, frames, rounds }
     }
 
     /// All of it, holes included.
@@ -60,12 +63,19 @@ impl Workload {
         (first.va, end - first.va)
     }
 
+    /// The same, no frame beside its neighbour's.
+    pub(crate) fn scattered(&self) -> Self {
+        Self { is_scattered: true, ..self.clone() }
+    }
+
     /// Virtual address and frame of every leaf.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let leaf = self.leaf;
+        // Odd, so that every frame comes once of the 2^n of a span.
+        let stride = if self.is_scattered { 0x9e37 } else { 1 };
         let parts = move |span: &Span| {
             let Span { va, pa, size } = *span;
-            (0..size / leaf).map(move |n| (va + n * leaf, pa + n * leaf))
+            (0..size / leaf).map(move |n| (va + n * leaf, pa + (n * stride * leaf & (size - 1))))
         };
         self.spans.iter().flat_map(parts)
     }
