@@ -84,6 +84,7 @@ impl Model {
         if self.is_explained(now.event.pe, &loaded, stage2, va, pa) {
             return;
         }
+        self.summary.mismatched += 1;
         self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, None);
     }
 
