@@ -4,6 +4,8 @@ CPUS     ?= 4
 CPU      ?= cortex-a57
 SCENARIO ?=
 FAULT    ?=
+MINUTES  ?= 10
+SEED     ?=
 MEMORY   ?= 256M
 
 TARGET  := aarch64-unknown-none-softfloat
@@ -13,17 +15,21 @@ IMAGE   := $(ELF).img
 TLBSAN  := $(OUT)/release/tlbsan
 
 # What the firmware is told: the checker listens, and which cases to run.
-APPEND  := tlbsan $(if $(SCENARIO),scenario=$(SCENARIO)) $(if $(FAULT),fault=$(FAULT))
-MACHINE := -M virt,gic-version=3 -cpu $(CPU) -smp $(CPUS) -m $(MEMORY) -nographic -nic none \
-           -semihosting-config enable=on,target=native -kernel $(IMAGE) -append "$(strip $(APPEND))"
+APPEND  = tlbsan $(if $(SCENARIO),scenario=$(SCENARIO)) $(if $(FAULT),fault=$(FAULT))
+MACHINE = -M virt,gic-version=3 -cpu $(CPU) -smp $(CPUS) -m $(MEMORY) -nographic -nic none \
+          -semihosting-config enable=on,target=native -kernel $(IMAGE) -append "$(strip $(APPEND))"
 
-.PHONY: run test lint doc build setup clean help
+.PHONY: run stress test lint doc build setup clean help
 .DEFAULT_GOAL := help
 
 ## run: the firmware on QEMU under tlbsan; SCENARIO=name FAULT=scenario/fault CPUS=1..8 CPU=cortex-a57|neoverse-n2|max
 run: build
-	@echo '$(TLBSAN) run --symbols $(ELF) -- $(MACHINE)'
+	@echo "$(TLBSAN) run --symbols $(ELF) -- $(subst ",\",$(MACHINE))"
 	@$(TLBSAN) run --symbols $(ELF) -- $(MACHINE)
+
+## stress: threads that map, write, unmap and exit, from a random seed; MINUTES=n SEED=n FAULT=stress/correct|stress/lost-freed-tables
+stress: APPEND = tlbsan fault=$(or $(FAULT),stress/correct) $(if $(SEED),seed=$(SEED)) seconds=$$((60 * $(MINUTES)))
+stress: run
 
 ## test: everything that is checked, on the host and on QEMU
 test: build

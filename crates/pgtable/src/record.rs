@@ -26,6 +26,15 @@ pub enum Remedy {
     Wait,
 }
 
+/// The changes of a space, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// How many have begun, ever.
+    pub begun: u64,
+    /// How many of them are open: begun, and not flushed yet.
+    pub open: usize,
+}
+
 /// Changes whose tickets are kept one by one; later ones are only counted.
 const TICKETS: usize = 64;
 
@@ -141,6 +150,11 @@ impl Record {
     /// Whether every change with a smaller ticket has ended.
     pub(crate) fn is_over(&self, ticket: u64) -> bool {
         self.unticketed == 0 && self.tickets.iter().flatten().all(|open| *open >= ticket)
+    }
+
+    /// Changes so far, and how many of them are open.
+    pub(crate) fn census(&self) -> Census {
+        Census { begun: self.next_ticket, open: self.open }
     }
 
     /// Whether another change than the caller's is open.

@@ -20,7 +20,7 @@ use crate::edit::Edit;
 use crate::error::Error;
 use crate::gather::Released;
 use crate::memory::{FrameAllocator, TableMemory};
-use crate::record::{Record, Remedy};
+use crate::record::{Census, Record, Remedy};
 use crate::sync::Lock;
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
@@ -84,6 +84,12 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
     #[must_use]
     pub fn with_remedy(self, remedy: Remedy) -> Self {
         Self { remedy, ..self }
+    }
+
+    /// How many changes have begun, and how many are open. Old as soon as it is returned: for statistics, and for tests that
+    /// wait for a change to begin or to flush.
+    pub fn census(&self) -> Census {
+        self.record.lock().census()
     }
 
     /// The root table.

@@ -5,7 +5,7 @@
 //!   0  map the page and its neighbour
 //!   1                                              reads it: the old frame
 //!   2  unmap it: DSB ISHST; TLBI; DSB ISH; ISB
-//!      map it to another frame
+//!      map it to another frame; read it
 //!   3                                              reads it: the new frame
 //! ```
 //!
@@ -41,7 +41,13 @@ pub fn play(billing: &Billing, va: u64, loss: Loss, fault: Option<Fault>, reads:
             steps.step(1, || stage.sees(core, va, OLD));
         }
         if core == 0 {
-            steps.step(2, || unmap_and_map_again(stage, va));
+            steps.step(2, || {
+                unmap_and_map_again(stage, va);
+                if core != reader {
+                    // It has never read the page, but for the frame that is there now.
+                    stage.sees(core, va, NEW);
+                }
+            });
         }
         if core == reader {
             if loss == Loss::FullDsbsElsewhere {
