@@ -93,20 +93,31 @@ impl Residues {
         }
     }
 
-    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, once that store is ordered.
+    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, nor what it leads to, once that
+    /// store is ordered.
     pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
         for id in self.at(space, start, shift).to_vec() {
             let Some(residue) = self.slab.get_mut(id) else { continue };
-            if residue.what.slot() != slot || residue.what.through.take().is_none() {
-                continue;
+            if residue.what.slot() == slot && residue.what.through.take().is_some() {
+                self.cut_off_by(id, slot, pe);
             }
-            let cut = std::mem::replace(&mut residue.what.cut, slot);
-            residue.writer = Some(pe);
-            (residue.born, residue.written) = (self.now, self.now);
-            self.leave_cut(cut);
-            let cut = self.cuts.entry(slot).or_default();
-            cut.live += 1;
-            cut.last_store = self.now;
+        }
+    }
+
+    /// From now on the store to `slot` is what keeps walkers from a residue and from those that hang on it.
+    fn cut_off_by(&mut self, id: ResidueId, slot: u64, pe: usize) {
+        let Some(residue) = self.slab.get_mut(id) else { return };
+        let left = std::mem::replace(&mut residue.what.cut, slot);
+        residue.writer = Some(pe);
+        (residue.born, residue.written) = (self.now, self.now);
+        self.leave_cut(left);
+        let cut = self.cuts.entry(slot).or_default();
+        cut.live += 1;
+        cut.last_store = self.now;
+        for child in self.children(id) {
+            if self.get(child).is_some_and(|child| child.what.through == Some(id)) {
+                self.cut_off_by(child, slot, pe);
+            }
         }
     }
 
