@@ -290,6 +290,9 @@ impl Model {
                     tag.invalidated(effect.reach, effect.time);
                 }
             }
+            if asid.is_none() {
+                context.globals.invalidated(effect.reach, effect.time);
+            }
             self.end_context(world, id);
         }
     }
@@ -312,12 +315,15 @@ impl Model {
         self.end_context(world, id);
     }
 
-    /// Forgets a context that no PE holds.
+    /// Forgets a context of which no PE holds anything.
     fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
         let Some(context) = self.shadow.context_mut(id) else { return };
         context.tags.retain(|tag| tag.held != 0);
-        if context.tags.is_empty() {
-            let root = context.root.table;
+        if !context.tags.is_empty() {
+            return;
+        }
+        let (root, globals) = (context.root.table, context.globals.held);
+        if globals == 0 || !self.shadow.has_globals(id) {
             self.shadow.drop_context(id);
             self.unlink(world, root, Parent::Root(id));
         }

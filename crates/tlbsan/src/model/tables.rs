@@ -21,6 +21,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// What `bits` in it say, whether or not the access flag lets a TLB hold that.
+    fn aged(self, bits: u64) -> Descriptor {
+        Descriptor::decode(bits, self.level, &Geometry { hw_access_flag: true, ..self.geometry })
+    }
+
     pub(super) fn pa(self) -> u64 {
         self.table.wrapping_add(self.index as u64 * 8)
     }
@@ -90,23 +95,24 @@ impl Model {
         let (before, bits) = (table.descriptor(index), table.entries[index]);
         table.entries[index] = new;
         let after = table.descriptor(index);
+        let leading_here = table.leading_here();
+        // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
+        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
+            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
+            self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        }
         if before == after {
             return; // software bits
         }
-        let leading_here = table.leading_here();
+        if !after.is_cacheable() {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
         let (spans, more) = self.shadow.spans(base, index);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
-        }
-        // It was linked at another place before, and walkers that still come from there find this entry.
-        if new & 1 != 0 {
-            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
-            self.verdicts(now, Kind::Reused, stale, new, Some(after));
-        } else {
-            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
         }
 
         let next = |entry| match entry {

@@ -191,11 +191,16 @@ impl Residues {
     /// Whether the operation concerned this residue at all.
     fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
         let Some(residue) = self.slab.get(id) else { return false };
-        let refillable = residue.what.through.is_some_and(|through| self.slab.get(through).is_some());
-        let ordered = self.is_ordered(residue, effect.op.scope.domain(), effect.issuer);
-        let run = stands_in_run(residue, shadow);
+        let above = residue.what.through.and_then(|through| self.slab.get(through));
+        let refillable = above.is_some();
+        let around = Around {
+            refillable,
+            left_above: above.is_some_and(|above| !above.is_named_by(effect)),
+            in_run: stands_in_run(residue, shadow),
+            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
+        };
         let verdicts: Vec<Result<PeSet, Cause>> =
-            (0..residue.holders.len()).map(|n| residue.suffices(n, effect, refillable, run, ordered)).collect();
+            (0..residue.holders.len()).map(|n| residue.suffices(n, effect, around)).collect();
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
         for (index, verdict) in verdicts.into_iter().enumerate() {
@@ -321,6 +326,19 @@ impl Residues {
     }
 }
 
+/// What an operation on a residue depends on beside the residue itself.
+#[derive(Clone, Copy)]
+struct Around {
+    /// A table residue leads to it.
+    refillable: bool,
+    /// That one is not among what the operation removes, for its ASID.
+    left_above: bool,
+    /// Another member of its contiguous run still stands for it.
+    in_run: bool,
+    /// R4.
+    ordered: bool,
+}
+
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     let Descriptor::Leaf(old) = residue.what.entry else { return false };
@@ -342,15 +360,16 @@ fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
 }
 
 impl Residue {
+    /// Whether an operation by address names the ASIDs of this table entry.
+    fn is_named_by(&self, effect: &Effect) -> bool {
+        match effect.selection {
+            Selection::Addresses { asid: Some(asid), .. } => self.holders.iter().all(|h| h.tag == Tag::Asid(asid)),
+            _ => true,
+        }
+    }
+
     /// From which PEs the operation removes the entry as one holder has it, or why from none.
-    fn suffices(
-        &self,
-        holder: usize,
-        effect: &Effect,
-        refillable: bool,
-        in_run: bool,
-        ordered: bool,
-    ) -> Result<PeSet, Cause> {
+    fn suffices(&self, holder: usize, effect: &Effect, around: Around) -> Result<PeSet, Cause> {
         let tag = self.holders[holder].tag;
         let stage2 = self.what.space.is_stage2();
         match effect.selection {
@@ -381,8 +400,12 @@ impl Residue {
                     (Some(asid), Tag::Asid(tag)) if tag == asid => {}
                     _ => return Err(Cause::WrongAsid),
                 }
-                if leaf_only && (self.is_table() || refillable) {
+                if leaf_only && (self.is_table() || around.refillable) {
                     return Err(Cause::LeafOnly);
+                }
+                // A global leaf goes whatever the ASID; the table entries above it do not, and it comes back through them.
+                if around.left_above && tag == Tag::Global {
+                    return Err(Cause::WrongAsid);
                 }
                 if hint.misses(&self.what.geometry, self.what.level, self.is_table()) {
                     return Err(Cause::WrongTtl);
@@ -395,10 +418,10 @@ impl Residue {
                 }
             }
         }
-        if !ordered {
+        if !around.ordered {
             return Err(Cause::NotOrdered);
         }
-        if in_run {
+        if around.in_run {
             return Err(Cause::NotBrokenFirst);
         }
         // A combined entry can be made again from the entry of stage 2 as long as that is cached: a DSB must have completed

@@ -159,7 +159,7 @@ pub(crate) struct Reference {
     roots: BTreeSet<Root>,
     unseen: Vec<Unseen>,
     executed: Vec<Executed>,
-    /// Since when each stale entry has been stale.
+    /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
     /// Entries that have had their verdict, and have not been in the tables since.
     retired: BTreeSet<Entry>,
@@ -246,7 +246,7 @@ impl Reference {
         }
         let linked = self.linked();
         self.zeroed.retain(|slot, _| !linked.iter().any(|table| overlap(*table, (*slot, 8))));
-        let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_stale(e)).collect();
+        let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_gone(e)).collect();
         self.stale.retain(|e, _| stale.contains(e));
         for e in stale {
             self.stale.entry(e).or_insert(self.now);
@@ -363,6 +363,12 @@ impl Reference {
         self.difference(e) != Change::None
     }
 
+    /// Whether the tables hold nothing that is cacheable and says the same: an entry without its access flag is no translation
+    /// that could be changed in place.
+    fn is_gone(&self, e: &Entry) -> bool {
+        self.is_stale(e) || !self.meaning(e).2.is_cacheable()
+    }
+
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
         let contents = |start: u64| -> Vec<(u64, u64)> {
             let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
@@ -390,7 +396,7 @@ impl Reference {
     }
 
     fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
-        let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_stale(e)).collect();
+        let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_gone(e)).collect();
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
@@ -437,9 +443,9 @@ impl Reference {
             return false;
         }
         let (start, size) = e.target();
-        let meaning = |value| e.root.geometry.decode(value, e.level + 1);
+        let meaning = |value| Geometry { sets_af: true, ..e.root.geometry }.decode(value, e.level + 1);
         if self.linked().contains(&(start, size)) {
-            // Linked elsewhere: it may be emptied there, and software bits are no change.
+            // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
             return value & 1 == 1 && meaning(old) != meaning(value);
         }
         let cleared = || (start..start + size).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
@@ -508,7 +514,8 @@ impl Reference {
     fn holds_now(&self, e: &Entry) -> bool {
         let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
         let value = replaced.or_else(|| self.memory.get(&e.slot).copied()).unwrap_or(0);
-        self.change(e, e.level, e.root.geometry.decode(value, e.level)) == Change::None
+        let desc = e.root.geometry.decode(value, e.level);
+        desc.is_cacheable() && self.change(e, e.level, desc) == Change::None
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
@@ -617,7 +624,9 @@ impl Reference {
             let open = (!tlbi.completed).then_some(Cause::NotCompleted);
             let all: Vec<Cause> = [missed, local, unordered, open].into_iter().flatten().collect();
             // All is well with it: then the entry was fetched again, through a table entry that it left.
-            causes.push(all.first().copied().unwrap_or(Cause::LeafOnly));
+            let leaf_only = matches!(tlbi.op.target, Target::Va { leaf_only: true, .. });
+            let above = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
+            causes.push(all.first().copied().unwrap_or(above));
             if all.len() > 1 {
                 causes.push(all[1]);
                 causes.push(all[0]);
