@@ -121,6 +121,12 @@ const ORDER_AND_COMPLETION: &[Twin] = &[
         "1: ldr pte; str pte 0; 1: dsb ish; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
         &["remade not-ordered va+0 level 3"],
     ),
+    // What hangs on two stores is cut off by either: the leaves are gone, only the upper table entry may be read again.
+    broken(
+        "str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000",
+        &["claimed not-ordered va+0 level 1"],
+    ),
+    right("str pud 0; 1: ldr pud; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
     // An unrelated TLBI between store and DSB does no harm.
     right("str pte 0; tlbi vale1is va+5000; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2"),
     // Outer shareable forms want osh.
@@ -175,6 +181,8 @@ const REUSED: &[Twin] = &[
     right("str pmd 0; str pte 0; str pte1 0; str t.2 7000"),
     right("str pmd 0; str pmd1 table:t; dsb ishst; tlbi vae1is va; tlbi vae1is va+1000; dsb ish; str pte5 page:5"),
     broken("str pmd 0; str pmd1 table:t; str pte5 page:5", &["reused no-invalidation va+0 level 2"]),
+    // Without access flag it is a valid entry all the same.
+    broken("str pmd 0; str pmd1 table:t; str pte5 page:5,o", &["reused no-invalidation va+0 level 2"]),
     // The frame of a stale leaf becomes a table.
     right("str pte2 page:9; str pte2 0; str pmd1 table:empty"),
     broken("str pte2 page:empty; str pte2 0; str pmd1 table:empty", &["reused no-invalidation va+2000 level 3"]),
@@ -249,7 +257,9 @@ const CLAIMED: &[Twin] = &[
     broken("str pte 0; claim va 1000", &["claimed no-invalidation va+0 level 3"]),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; claim va 1000"),
     right("str pte 0; claim va+1000 1000"),
+    // It still says what it said, or permits more: a spurious fault at most.
     right("str pte page:0,o; claim va 1000"),
+    right("str pte page:0,r; dsb ishst; tlbi vale1is va; dsb ish; str pte page:0,o; claim va 1000"),
     broken(
         "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; dsb ish; free t",
         &["claimed leaf-only va+0 level 2"],
@@ -267,6 +277,19 @@ const ASID: &[Twin] = &[
     broken(
         "str root2.0 table:other; msr ttbr0_el1 a9.empty; isb; tlbi aside1is asid=8; dsb ish; msr ttbr0_el1 a7.root2; isb",
         &["asid no-invalidation 0 level 0"],
+    ),
+    // PEs that have left the space hold nothing of it after an invalidation by ASID, but for globals.
+    broken(
+        "str pte2 page:2,g; msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi aside1is; dsb ish; \
+         str pte2 0; str pte2 page:3,g",
+        &["remade no-invalidation va+2000 level 3"],
+    ),
+    right(
+        "str pte2 page:2,g; msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi vmalle1is; dsb ish; \
+         str pte2 0; str pte2 page:3,g",
+    ),
+    right(
+        "msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi aside1is; dsb ish; str pte 0; str pte page:2",
     ),
     // Linux passes through its reserved root; what is written over before the synchronisation never was.
     right("str root2.0 table:other; msr ttbr0_el1 a7.empty; isb; msr ttbr0_el1 a9.empty; msr ttbr0_el1 a9.root2; isb"),
