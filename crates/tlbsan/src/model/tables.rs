@@ -5,6 +5,7 @@ use crate::change::{Change, compare};
 use crate::descriptor::Descriptor;
 use crate::event::World;
 use crate::geometry::Geometry;
+use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
@@ -39,6 +40,8 @@ struct Cut {
     /// The table residue above it.
     through: Option<ResidueId>,
     writer: Option<usize>,
+    /// PEs that may still come there.
+    pes: PeSet,
 }
 
 impl Model {
@@ -121,9 +124,9 @@ impl Model {
         };
         let (leaves, enters) = if next(before) == next(after) { (None, None) } else { (next(before), next(after)) };
         let gone = !after.is_cacheable();
+        let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
             for span in &spans {
-                let cut = Cut { slot: slot.pa(), through: None, writer };
                 let id = self.open(now, slot, *span, bits, before, cut);
                 if let Some(table) = leaves {
                     self.cut_off(now, table, *span, Cut { through: id, ..cut });
@@ -134,6 +137,9 @@ impl Model {
                 let holders = self.shadow.holders(span.context, &before);
                 if live_change::is_broken(change, &before, &holders) {
                     self.live_change(now, slot, *span, (bits, before), (new, after));
+                }
+                if let Some(table) = leaves {
+                    self.cut_off_below_stale(now, table, *span, cut);
                 }
             }
         }
@@ -334,6 +340,27 @@ impl Model {
         }
     }
 
+    /// A table has been replaced in place, and that was told. What older table entries below it still lead to is stale all
+    /// the same, and no part of that mistake.
+    fn cut_off_below_stale<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
+        let Some(table) = self.shadow.table(base) else { return };
+        let leads = |id: &ResidueId| {
+            let what = &self.residues.get(*id)?.what;
+            ((what.context, what.start) == (span.context, span.start)).then_some(*id)
+        };
+        if let Some(id) = table.leading_here().iter().find_map(leads) {
+            let pes = self.residues.get(id).map_or(0, Residue::pes);
+            return self.cut_off(now, base, span, Cut { through: Some(id), pes, ..cut });
+        }
+        let (level, shift) = (table.level, table.geometry.shift(table.level));
+        for (index, child) in table.children().collect::<Vec<_>>() {
+            if self.shadow.table(child).is_some_and(|child| child.level == level + 1) {
+                let start = span.start.wrapping_add((index as u64) << shift);
+                self.cut_off_below_stale(now, child, Span { start, ..span }, cut);
+            }
+        }
+    }
+
     fn open<W: World>(
         &mut self,
         now: &mut Now<'_, W>,
@@ -343,7 +370,9 @@ impl Model {
         entry: Descriptor,
         cut: Cut,
     ) -> Option<ResidueId> {
-        let holders = self.shadow.holders(span.context, &entry);
+        let mut holders = self.shadow.holders(span.context, &entry);
+        holders.iter_mut().for_each(|(_, pes)| *pes &= cut.pes);
+        holders.retain(|(_, pes)| *pes != 0);
         if holders.is_empty() {
             return None;
         }
