@@ -8,7 +8,8 @@ use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
-use crate::residue::{ResidueId, Tag};
+use crate::residue::{Holders, ResidueId, Tag};
+use smallvec::SmallVec;
 
 /// Bytes of a page as sources watch it, whatever the guest's granule.
 pub const WATCHED: u64 = 4096;
@@ -178,6 +179,9 @@ pub struct Span {
     pub start: u64,
 }
 
+/// Where a slot translates, everywhere. Nearly always one place.
+pub type Spans = SmallVec<[Span; 2]>;
+
 /// All contexts and tables.
 #[derive(Clone, Debug, Default)]
 pub struct Shadow {
@@ -263,16 +267,17 @@ impl Shadow {
 
     /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise. An
     /// entry of stage 2 is held by its own, and a leaf also combined with entries of stage 1.
-    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Vec<(Tag, PeSet)> {
-        let Some(context) = self.context(id) else { return Vec::new() };
+    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Holders {
+        let Some(context) = self.context(id) else { return Holders::new() };
         let all = context.globals.held;
-        let held = match (context.root.space.is_stage2(), entry) {
-            (true, Descriptor::Leaf(_)) => vec![(Tag::Ipa, all), (Tag::Combined, all)],
-            (true, _) => vec![(Tag::Ipa, all)],
-            (false, entry) if entry.is_global() => vec![(Tag::Global, all)],
+        let mut held: Holders = match (context.root.space.is_stage2(), entry) {
+            (true, Descriptor::Leaf(_)) => [(Tag::Ipa, all), (Tag::Combined, all)].into_iter().collect(),
+            (true, _) => [(Tag::Ipa, all)].into_iter().collect(),
+            (false, entry) if entry.is_global() => [(Tag::Global, all)].into_iter().collect(),
             _ => context.tags.iter().map(|tag| (tag.tag, tag.held)).collect(),
         };
-        held.into_iter().filter(|(_, pes)| *pes != 0).collect()
+        held.retain(|(_, pes)| *pes != 0);
+        held
     }
 
     /// Whether the context's tables hold a global leaf. With a limit to the search: then they count as such that do.
@@ -374,13 +379,13 @@ impl Shadow {
     }
 
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
-    pub fn spans(&self, table: u64, index: usize) -> (Vec<Span>, bool) {
-        let mut spans = Vec::new();
+    pub fn spans(&self, table: u64, index: usize) -> (Spans, bool) {
+        let mut spans = Spans::new();
         let whole = self.collect_spans(table, index, 0, &mut spans, &mut 4096);
         (spans, !whole)
     }
 
-    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Vec<Span>, budget: &mut usize) -> bool {
+    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Spans, budget: &mut usize) -> bool {
         let Some(table) = self.tables.get(&base) else { return true };
         let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
         table.parents.iter().all(|parent| {

@@ -9,7 +9,7 @@ use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
-use crate::shadow::{MAX_TABLES, Parent, Span, TablePage, WATCHED};
+use crate::shadow::{MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
 use tlbsan_hint::Kind;
 
 /// A slot of a table that has just changed.
@@ -101,7 +101,7 @@ impl Model {
         let leading_here = table.leading_here();
         // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
         if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
-            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
+            let stale = self.from_elsewhere(&leading_here, base);
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
         if before == after {
@@ -161,7 +161,7 @@ impl Model {
         &mut self,
         now: &mut Now<'_, W>,
         slot: Slot,
-        spans: Vec<Span>,
+        spans: Spans,
         new: u64,
         after: Descriptor,
     ) {
@@ -179,15 +179,17 @@ impl Model {
         }
     }
 
-    /// Whether a table residue leads to `base` from a place in an address space where it is no longer linked.
-    fn leads_from_elsewhere(&self, id: ResidueId, base: u64) -> bool {
-        let (Some(residue), Some(table)) = (self.residues.get(id), self.shadow.table(base)) else { return false };
-        let what = &residue.what;
-        let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
-        !table.parents.iter().any(|parent| match *parent {
-            Parent::Root(_) => false,
-            Parent::Slot { table, index } => self.shadow.spans(table, index).0.iter().any(here),
-        })
+    /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
+    fn from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
+        if leading_here.is_empty() {
+            return Vec::new();
+        }
+        let (places, more) = self.shadow.spans(base, 0);
+        let elsewhere = |id: &ResidueId| {
+            let place = self.residues.get(*id).map(|residue| (residue.what.context, residue.what.start));
+            !more && place.is_some_and(|place| !places.iter().any(|span| (span.context, span.start) == place))
+        };
+        leading_here.iter().copied().filter(elsewhere).collect()
     }
 
     /// A store to a table that no root reaches any more.

@@ -2,13 +2,14 @@
 
 use super::explain::{LOG, Logged, Noted};
 use super::store::{List, bury};
-use super::{Residue, ResidueId, Residues, Tag, list};
+use super::{Ids, Residue, ResidueId, Residues, Tag, list};
 use crate::descriptor::Descriptor;
 use crate::effect::{Effect, Selection};
 use crate::geometry::Space;
 use crate::machine::PeSet;
 use crate::report::Site;
 use crate::shadow::Shadow;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use tlbi::barrier::Domain;
 use tlbi::{Dsb, Op};
@@ -160,11 +161,11 @@ impl Residues {
     }
 
     /// The residues that an operation may concern.
-    fn selected(&self, effect: &Effect) -> Vec<ResidueId> {
-        let members = |list: Option<&List>| list.map_or(Vec::new(), |list| list.ids.clone());
+    fn selected(&self, effect: &Effect) -> Ids {
+        let members = |list: Option<&List>| list.map_or(Ids::new(), |list| Ids::from_slice(&list.ids));
         let of_space = |space: Space| members(self.by_space.get(&space));
         match effect.selection {
-            Selection::Nothing => Vec::new(),
+            Selection::Nothing => Ids::new(),
             Selection::Everything => self.iter().map(|(id, _)| id).collect(),
             Selection::Space(space) => {
                 let mut ids = of_space(space);
@@ -199,11 +200,10 @@ impl Residues {
             in_run: stands_in_run(residue, shadow),
             ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
         };
-        let verdicts: Vec<Result<PeSet, Cause>> =
-            (0..residue.holders.len()).map(|n| residue.suffices(n, effect, around)).collect();
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
-        for (index, verdict) in verdicts.into_iter().enumerate() {
+        for index in 0..residue.holders.len() {
+            let verdict = residue.suffices(index, effect, around);
             concerned |= verdict != Err(Cause::WrongAsid);
             match verdict {
                 Ok(reach) => {
@@ -250,13 +250,13 @@ impl Residues {
         if !dsb.completes_nxs_tlbi(Domain::NonShareable) {
             return Vec::new();
         }
-        let waiting = match self.in_flight.get_mut(pe) {
+        let mut waiting = match self.in_flight.get_mut(pe) {
             Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
             _ => return Vec::new(),
         };
         let mut closed = Vec::new();
-        for id in waiting {
-            let Some(residue) = self.slab.get_mut(id) else { continue };
+        waiting.retain(|&id| {
+            let Some(residue) = self.slab.get_mut(id) else { return false };
             let (still, own) = residue.complete(pe, dsb);
             if own {
                 let settled = residue.settled();
@@ -266,22 +266,27 @@ impl Residues {
                 }
             }
             let space = residue.what.space;
-            let gone: Vec<Tag> = residue.holders.iter().filter(|h| h.pes == 0).map(|h| h.tag).collect();
-            if gone.len() == residue.holders.len() {
+            if residue.holders.iter().all(|holder| holder.pes == 0) {
                 closed.extend(self.retire(id).map(|residue| (id, residue)));
                 self.cleaned += 1;
-                continue;
+                return false;
             }
-            residue.holders.retain(|holder| holder.pes != 0);
+            let mut gone = SmallVec::<[Tag; 2]>::new();
+            residue.holders.retain(|holder| {
+                if holder.pes == 0 {
+                    gone.push(holder.tag);
+                }
+                holder.pes != 0
+            });
             for tag in gone {
                 if let Tag::Asid(asid) = tag {
                     bury(&self.slab, &mut self.by_asid, (space, asid));
                 }
             }
-            if still {
-                list(&mut self.in_flight, pe).push(id);
-            }
-        }
+            still
+        });
+        // Nothing was added meanwhile, and its memory is used again.
+        *list(&mut self.in_flight, pe) = waiting;
         closed
     }
 
