@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::gather::{Gather, Released};
 use crate::memory::{FrameAllocator, PAGE_SIZE, TableMemory};
-use crate::record::{Record, Remedy, Share};
+use crate::record::{self, Record, Remedy, Share};
 use crate::space::{AddressSpace, GRANULE, VA_BITS};
 use crate::sync::{notify, wait_until};
 use crate::walk::{Visit, Visitor, walk};
@@ -159,7 +159,14 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         match self.space.remedy {
             Remedy::WholeRange => Some(Invalidation::pages(asid, asked, Level::L3, Depth::Full)),
             Remedy::WholeSpace => Some(Invalidation::asid(asid)),
-            Remedy::Counters => record.reach().map(|(stride, depth)| Invalidation::pages(asid, asked, stride, depth)),
+            Remedy::Counters => record.reach().map(|(stride, depth)| {
+                let strides = asked.widen(GRANULE.level_size(stride)).size() / GRANULE.level_size(stride);
+                if self.tlb.features().range || strides <= record::STRIDES_IN_COMPANY {
+                    Invalidation::pages(asid, asked, stride, depth)
+                } else {
+                    Invalidation::asid(asid)
+                }
+            }),
             Remedy::Wait => None,
         }
     }

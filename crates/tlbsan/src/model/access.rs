@@ -188,6 +188,9 @@ impl Model {
             violation.removed = (*gone.removed).clone();
             entry = Some(gone.entry);
         }
+        if let Some(context) = self.shadow.find(&loaded.root) {
+            violation.ways.after = self.way_down(context, canonical, 3);
+        }
         // The next access to the same page tells nothing new.
         let leaf = entry.unwrap_or_else(|| whole_page(used & !(page - 1)));
         self.condemn(Condemned::new(loaded.root.space, violation.start, violation.size, leaf));

@@ -6,7 +6,7 @@ use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
-use crate::report;
+use crate::report::{self, Step, Ways};
 use crate::residue::Tag;
 use crate::rules::asid;
 use crate::rules::live_change::changed_attribute;
@@ -82,7 +82,7 @@ impl Model {
 
     fn unload(&mut self, previous: &Loaded, pe: usize) {
         if let Some(id) = self.shadow.find(&previous.root) {
-            self.shadow.unload(id, pe, self.summary.events);
+            self.shadow.unload(id, pe, self.time);
         }
     }
 
@@ -136,6 +136,10 @@ impl Model {
         };
         let (old, entry) = describe(root.table);
         let (new, _) = describe(next.root.table);
+        let step = |root: &crate::machine::Root, entry: &report::Descriptor| {
+            vec![Step { level: root.geometry.start_level, table: root.table, index: clash.index, entry: entry.clone() }]
+        };
+        let ways = Ways { before: step(&root, &old), after: step(&next.root, &new) };
         let site = now.site();
         let cause = self.why_held(root.space, next.asid, clash.pes);
         self.verdict(report::Violation {
@@ -151,6 +155,7 @@ impl Model {
             old,
             new,
             removed: (*site).clone(),
+            ways,
             ..super::verdicts::blank(&site)
         });
     }
@@ -260,17 +265,7 @@ impl Model {
 
     /// R3: after a completed invalidation of its identifier, a PE holds only what it has loaded.
     pub(super) fn end_contexts<W: World>(&mut self, world: &mut W, effect: &Effect) {
-        let (spaces, asid): (Vec<Space>, Option<u16>) = match effect.selection {
-            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
-            Selection::Everything => (self.shadow.spaces(), None),
-            Selection::EveryVmid => {
-                let all = self.shadow.spaces().into_iter();
-                (all.filter(|space| matches!(space, Space::El10(_) | Space::Stage2(_))).collect(), None)
-            }
-            Selection::BothStages(vmid) => (vec![Space::El10(vmid), Space::Stage2(vmid)], None),
-            Selection::Space(space) => (vec![space], None),
-            Selection::Asid(space, asid) => (vec![space], Some(asid)),
-        };
+        let Some((spaces, asid)) = self.ended_by(effect) else { return };
         for (pe, state) in self.pes.iter_mut().enumerate() {
             for which in affected(effect) {
                 if effect.reach >> pe & 1 != 0 {
@@ -295,6 +290,27 @@ impl Model {
             }
             self.end_context(world, id);
         }
+    }
+
+    /// The spaces whose contexts an invalidation may end, and the ASID if it is for one; `None`: it is no wide one.
+    pub(super) fn ended_by(&self, effect: &Effect) -> Option<(Vec<Space>, Option<u16>)> {
+        Some(match effect.selection {
+            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return None,
+            Selection::Everything => (self.shadow.spaces(), None),
+            Selection::EveryVmid => {
+                let all = self.shadow.spaces().into_iter();
+                (all.filter(|space| matches!(space, Space::El10(_) | Space::Stage2(_))).collect(), None)
+            }
+            Selection::BothStages(vmid) => (vec![Space::El10(vmid), Space::Stage2(vmid)], None),
+            Selection::Space(space) => (vec![space], None),
+            Selection::Asid(space, asid) => (vec![space], Some(asid)),
+        })
+    }
+
+    /// Whether some PE that it reaches has UNKNOWN entries of a regime that it covers.
+    pub(super) fn ends_unknown(&self, effect: &Effect) -> bool {
+        let reached = self.pes.iter().enumerate().filter(|(pe, _)| effect.reach >> pe & 1 != 0);
+        reached.into_iter().any(|(_, pe)| affected(effect).any(|which| pe.unknown[which] != Unknown::No))
     }
 
     /// Takes a context for one that some PEs hold nothing of any more under a tag.

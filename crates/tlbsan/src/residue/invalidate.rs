@@ -63,6 +63,17 @@ pub struct Settled {
     pub removed: Arc<Site>,
 }
 
+/// What is stale of that which an operation names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Named {
+    /// Whether there is something.
+    pub any: bool,
+    /// Whether a leaf-only operation would not do.
+    pub beyond_leaves: bool,
+    /// PEs that may hold it.
+    pub pes: PeSet,
+}
+
 impl Residues {
     /// `pe` has read the slot: from now on its DSBs order the store too (other-multi-copy atomicity).
     pub fn seen(&mut self, slot: u64, pe: usize) {
@@ -158,6 +169,27 @@ impl Residues {
             }
             self.log.push_back(Logged { time: self.now, effect: *effect, site });
         }
+    }
+
+    /// What there is for an operation to remove; asked before it is executed.
+    pub fn named(&self, effect: &Effect) -> Named {
+        let mut named = Named::default();
+        for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
+            let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
+            let around = Around { refillable, left_above: false, in_run: false, ordered: true };
+            for n in 0..residue.holders.len() {
+                match residue.suffices(n, effect, around) {
+                    Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
+                    // One that falls short is a matter of verdicts, not of cost.
+                    _ => {
+                        named.any = true;
+                        named.beyond_leaves |= refillable || residue.is_table();
+                        named.pes |= residue.holders[n].pes;
+                    }
+                }
+            }
+        }
+        named
     }
 
     /// The residues that an operation may concern.

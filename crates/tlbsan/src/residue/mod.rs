@@ -16,7 +16,7 @@ mod explain;
 mod invalidate;
 mod store;
 
-pub use invalidate::Settled;
+pub use invalidate::{Named, Settled};
 
 use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
