@@ -198,6 +198,54 @@ fn every_rule_has_both_twins_and_every_name_is_one() {
     assert_eq!(told, tlbsan::Cause::ALL.iter().copied().collect(), "a cause without a twin");
 }
 
+/// The page that explains the rules, line by line.
+fn page() -> Vec<&'static str> {
+    include_str!("../../../docs/rules.md").lines().collect()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_page_names_every_group_and_tests_that_there_are() {
+    let mut named = BTreeSet::new();
+    for row in page().into_iter().filter(|line| line.starts_with('|') && line.split('|').count() == 6) {
+        let twins = row.split('|').nth(3).expect("the third of four columns");
+        for name in quoted(twins) {
+            if let Some((file, test)) = name.split_once("::") {
+                let at = |place: &str| format!("{}/{place}/{file}.rs", env!("CARGO_MANIFEST_DIR"));
+                let source = ["tests", "src"].iter().find_map(|place| std::fs::read_to_string(at(place)).ok());
+                let source = source.unwrap_or_else(|| panic!("no file for {name}"));
+                assert!(source.contains(&format!("fn {test}()")), "no test {name}");
+            } else {
+                assert!(GROUPS.iter().any(|group| group.name == name), "no group {name}");
+                named.insert(name);
+            }
+        }
+    }
+    assert_eq!(named, GROUPS.iter().map(|group| group.name).collect(), "the page forgets a group");
+}
+
+#[test]
+fn the_pages_pairs_are_twins() {
+    let is_twin = |sequence: &str, broken: bool| {
+        let twins = GROUPS.iter().flat_map(|group| group.twins);
+        twins.filter(|twin| twin.sequence == sequence).any(|twin| twin.expected.is_empty() != broken)
+    };
+    let mut rules = BTreeSet::new();
+    for row in page().into_iter().filter(|line| line.starts_with('|') && line.split('|').count() == 5) {
+        let [rule, broken, right] = [1, 2, 3].map(|n| row.split('|').nth(n).unwrap_or("").trim());
+        if let ([broken], [right]) = (&quoted(broken)[..], &quoted(right)[..]) {
+            assert!(is_twin(broken, true), "no twin that breaks a rule: {broken}");
+            assert!(is_twin(right, false), "no twin that is right: {right}");
+            rules.insert(rule);
+        }
+    }
+    assert_eq!(rules, tlbsan::Kind::ALL.iter().map(|kind| kind.name()).collect());
+}
+
 fn el1() -> Machine {
     machine(World::El1, "")
 }
