@@ -30,8 +30,13 @@ struct Generated {
 
 impl Generated {
     fn new() -> Self {
-        let mut it = Self { assembly: "    .section .text.twins, \"ax\"\n".into(), table: String::new(), symbols: String::new() };
-        let heartbeat = [0, 1].map(|n| it.program(format!("twins_heartbeat_{n}"), HEARTBEAT[n], World::El1, 0)).join(", ");
+        let mut it = Self {
+            assembly: "    .section .text.twins, \"ax\"\n".into(),
+            table: String::new(),
+            symbols: String::new(),
+        };
+        let heartbeat =
+            [0, 1].map(|n| it.program(format!("twins_heartbeat_{n}"), HEARTBEAT[n], World::El1, 0)).join(", ");
         let mut rows = String::new();
         for (g, group) in GROUPS.iter().enumerate() {
             let setup = format!("{BASE_TABLES}; {}", group.setup);

@@ -16,37 +16,36 @@ use tlbsan::What;
 
 /// Runs random sequences; what they came across, or the smallest one found that differs.
 fn search(comparison: Comparison, cases: u64, shrink: u32) -> Result<Tally, String> {
-        let seed = number("TLBSAN_SEED", 1).to_le_bytes().repeat(4);
-        let config =
-            Runs { cases: cases as u32, failure_persistence: None, max_shrink_iters: shrink, ..Runs::default() };
-        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-        let total = Cell::new(Tally::default());
-        let codes = proptest::collection::vec(0..1_u64 << 40, 1..40);
-        let outcome = runner.run(&codes, |codes| {
-            total.set(total.get().add(comparison.run(&codes).map_err(TestCaseError::fail)?));
-            Ok(())
-        });
-        match outcome {
-            Ok(()) => Ok(total.get()),
-            Err(TestError::Fail(reason, _)) => Err(reason.message().to_owned()),
-            Err(other) => Err(other.to_string()),
-        }
+    let seed = number("TLBSAN_SEED", 1).to_le_bytes().repeat(4);
+    let config = Runs { cases: cases as u32, failure_persistence: None, max_shrink_iters: shrink, ..Runs::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let total = Cell::new(Tally::default());
+    let codes = proptest::collection::vec(0..1_u64 << 40, 1..40);
+    let outcome = runner.run(&codes, |codes| {
+        total.set(total.get().add(comparison.run(&codes).map_err(TestCaseError::fail)?));
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => Ok(total.get()),
+        Err(TestError::Fail(reason, _)) => Err(reason.message().to_owned()),
+        Err(other) => Err(other.to_string()),
     }
+}
 
 /// Random sequences, or the one that is asked for.
 fn test(comparison: Comparison, cases: u64) -> Tally {
-        let outcome = match std::env::var("TLBSAN_SEQUENCE") {
-            Ok(codes) => comparison.run(&codes.split(',').filter_map(|code| code.trim().parse().ok()).collect::<Vec<_>>()),
-            Err(_) => search(comparison, number("TLBSAN_CASES", cases), 20_000),
-        };
-        match outcome {
-            Ok(tally) => {
-                println!("{tally:?}");
-                tally
-            }
-            Err(text) => panic!("\n{text}"),
+    let outcome = match std::env::var("TLBSAN_SEQUENCE") {
+        Ok(codes) => comparison.run(&codes.split(',').filter_map(|code| code.trim().parse().ok()).collect::<Vec<_>>()),
+        Err(_) => search(comparison, number("TLBSAN_CASES", cases), 20_000),
+    };
+    match outcome {
+        Ok(tally) => {
+            println!("{tally:?}");
+            tally
         }
+        Err(text) => panic!("\n{text}"),
     }
+}
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -203,7 +203,9 @@ impl Program {
     /// DC ZVA, all of the page at x0.
     fn zero(&mut self) {
         let n = self.fresh();
-        self.emit("add x0, x0, x19; add x1, x0, #0x1000; mrs x2, dczid_el0; and x2, x2, #0xf; mov x3, #4; lsl x2, x3, x2");
+        self.emit(
+            "add x0, x0, x19; add x1, x0, #0x1000; mrs x2, dczid_el0; and x2, x2, #0xf; mov x3, #4; lsl x2, x3, x2",
+        );
         self.line(format_args!("{n}:"));
         self.emit(&format!("dc zva, x0; add x0, x0, x2; cmp x0, x1; b.lo {n}b"));
     }

@@ -55,8 +55,7 @@ pub const TABLE_PAGES: usize = 16;
 pub const FRAMES: usize = 64;
 
 /// What the tables hold before the setup of a group.
-pub const BASE_TABLES: &str =
-    "str root.0 table:l1; str pud table:l2; str pmd table:t; str pte page:0; str pte1 page:1; \
+pub const BASE_TABLES: &str = "str root.0 table:l1; str pud table:l2; str pmd table:t; str pte page:0; str pte1 page:1; \
      str s2root.0 table:s2l2; str s2l2.0 table:s2t; str s2t.0 s2page:0; str s2t.1 s2page:1; str s2other.0 table:s2t2";
 
 /// Where the PEs are when a sequence begins. There are two, but in [`World::Reset`].

@@ -30,12 +30,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "reused", world: World::El1, setup: "", twins: REUSED },
     Group { name: "live-change", world: World::El1, setup: "", twins: LIVE_CHANGE },
     // A table whose pages translate as block 0 does.
-    Group {
-        name: "feat-bbm",
-        world: World::El1,
-        setup: "200{str t2.% part:%}; str pmd1 block:0",
-        twins: FEAT_BBM,
-    },
+    Group { name: "feat-bbm", world: World::El1, setup: "200{str t2.% part:%}; str pmd1 block:0", twins: FEAT_BBM },
     Group {
         name: "contiguous",
         world: World::El1,
@@ -100,7 +95,9 @@ const REMADE: &[Twin] = &[
         "str pmd1 block:0; str pmd1 0; dsb ishst; tlbi vale1is va; dsb ish; str t2.0 page:3; str pmd1 table:t2",
         &["remade wrong-range va+200000 level 2"],
     ),
-    right("str pmd1 block:0; str pmd1 0; dsb ishst; tlbi vale1is va+3ff000; dsb ish; str t2.0 page:3; str pmd1 table:t2"),
+    right(
+        "str pmd1 block:0; str pmd1 0; dsb ishst; tlbi vale1is va+3ff000; dsb ish; str t2.0 page:3; str pmd1 table:t2",
+    ),
 ];
 
 const ORDER_AND_COMPLETION: &[Twin] = &[
@@ -153,12 +150,24 @@ const SCOPE_AND_OPERAND: &[Twin] = &[
     right("str pte 0; dsb ishst; tlbi vmalle1is; dsb ish; str pte page:2"),
     right("str pte 0; dsb ishst; tlbi aside1is; dsb ish; str pte page:2"),
     // TTL: granule and level.
-    broken("str pte 0; dsb ishst; tlbi vale1is va ttl=1.2; dsb ish; str pte page:2", &["remade wrong-ttl va+0 level 3"]),
-    broken("str pte 0; dsb ishst; tlbi vale1is va ttl=2.3; dsb ish; str pte page:2", &["remade wrong-ttl va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale1is va ttl=1.2; dsb ish; str pte page:2",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale1is va ttl=2.3; dsb ish; str pte page:2",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
     right("str pte 0; dsb ishst; tlbi vale1is va ttl=1.3; dsb ish; str pte page:2"),
     // Ranges.
-    broken("str pte 0; dsb ishst; tlbi rvale1is va+1000*2; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    broken("str pte 0; dsb ishst; tlbi rvale1is va*2 ttl=2; dsb ish; str pte page:2", &["remade wrong-ttl va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvale1is va+1000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvale1is va*2 ttl=2; dsb ish; str pte page:2",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
     right("str pte 0; dsb ishst; tlbi rvale1is va*2 ttl=3; dsb ish; str pte page:2"),
     right("str pte 0; str pte1 0; dsb ishst; tlbi rvale1is va*2; dsb ish; str pte page:2; str pte1 page:3"),
     right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi rvae1is va*2; dsb ish; str pmd table:t2"),
@@ -207,7 +216,8 @@ const LIVE_CHANGE: &[Twin] = &[
 
 const FEAT_BBM: &[Twin] = &[
     broken("id bbm 0; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"]),
-    broken("id bbm 1; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"]).only_simulated(NO_LEVEL_1),
+    broken("id bbm 1; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"])
+        .only_simulated(NO_LEVEL_1),
     right("id bbm 2; str pmd1 table:t2"),
     right("id bbm 3; str pmd1 table:t2").only_simulated(NO_LEVEL_3),
     // Something else in the table is another translation, whatever the level.
@@ -269,7 +279,9 @@ const CLAIMED: &[Twin] = &[
 
 const ASID: &[Twin] = &[
     broken("str root2.0 table:other; msr ttbr0_el1 a7.root2; isb", &["asid no-invalidation 0 level 0"]),
-    right("str root2.0 table:other; dsb ishst; msr ttbr0_el1 a9.empty; isb; tlbi aside1is; dsb ish; msr ttbr0_el1 a7.root2; isb"),
+    right(
+        "str root2.0 table:other; dsb ishst; msr ttbr0_el1 a9.empty; isb; tlbi aside1is; dsb ish; msr ttbr0_el1 a7.root2; isb",
+    ),
     broken(
         "str root2.0 table:other; msr ttbr0_el1 a9.empty; isb; tlbi aside1is; msr ttbr0_el1 a7.root2; isb",
         &["asid not-completed 0 level 0"],
@@ -324,9 +336,7 @@ const COMMON_NOT_PRIVATE: &[Twin] = &[
 // TCR.T0SZ moves the root to another level: what was cached of it says something else.
 const TRANSLATION_CONTROL: &[Twin] = &[
     broken("msr tcr_el1 t0sz=19; isb", &["asid no-invalidation 0 level 0"]),
-    right(
-        "msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb",
-    ),
+    right("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb"),
 ];
 
 const MEMORY_ATTRIBUTES: &[Twin] = &[
@@ -476,10 +486,7 @@ const STAGE_2: &[Twin] = &[
     ),
     right("str s2t.0 0; dsb ishst; tlbi vmalls12e1is; dsb ish; str s2t.0 s2page:2"),
     right("str s2t.0 0; dsb ishst; tlbi alle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi alle2is; dsb ish; str s2t.0 s2page:2",
-        &["remade no-invalidation 0 level 3"],
-    ),
+    broken("str s2t.0 0; dsb ishst; tlbi alle2is; dsb ish; str s2t.0 s2page:2", &["remade no-invalidation 0 level 3"]),
     broken("str s2t.0 s2page:2", &["live-change not-broken-first 0 level 3"]),
     right("str s2t.0 s2page:0,w; str s2t.0 s2page:0"),
     // Another VMID's operation.

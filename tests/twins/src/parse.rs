@@ -1,8 +1,6 @@
 //! From text to statements. A sequence that makes no sense is a mistake in the list: it panics with the words.
 
-use crate::{
-    ASID, Access, Area, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, VA, Value, Written, span,
-};
+use crate::{ASID, Access, Area, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, VA, Value, Written, span};
 use tlbi::{Dsb, Mnemonic};
 use tlbsan_hint::{Cause, Expected, Kind};
 

@@ -157,14 +157,7 @@ impl Model {
     }
 
     /// What a newly valid entry means for what is stale.
-    fn became_valid<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        slot: Slot,
-        spans: Spans,
-        new: u64,
-        after: Descriptor,
-    ) {
+    fn became_valid<W: World>(&mut self, now: &mut Now<'_, W>, slot: Slot, spans: Spans, new: u64, after: Descriptor) {
         for span in spans {
             if self.residues.is_empty() {
                 return;

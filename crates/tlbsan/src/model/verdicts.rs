@@ -116,7 +116,9 @@ impl Model {
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
         for child in children {
-            let Some((what, pes)) = self.residues.get(child).map(|residue| (residue.what, residue.pes())) else { continue };
+            let Some((what, pes)) = self.residues.get(child).map(|residue| (residue.what, residue.pes())) else {
+                continue;
+            };
             if what.through != Some(id) {
                 continue;
             }

@@ -182,4 +182,3 @@ pub fn fuzz(bytes: &[u8]) -> Result<Tally, String> {
     let [stay, roam] = [false, true].map(|roaming| Comparison { roaming, hears: everything }.run(&codes));
     Ok(stay?.add(roam?))
 }
-
