@@ -44,7 +44,9 @@ fn run(name: &str, cpu: &str, options: &[&str]) -> Ran {
 
 impl Ran {
     fn violations(&self) -> Vec<&Violation> {
-        let violation = |record| if let &Record::Violation(ref v) = record { Some(&**v) } else { None };
+        fn violation(record: &Record) -> Option<&Violation> {
+            if let Record::Violation(violation) = record { Some(violation) } else { None }
+        }
         self.records.iter().filter_map(violation).collect()
     }
 }

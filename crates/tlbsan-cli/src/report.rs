@@ -6,6 +6,7 @@
 mod html;
 mod junit;
 mod sarif;
+mod timeline;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;

@@ -119,7 +119,7 @@ impl<'a, W: Write> Session<'a, W> {
                 self.say(&[text]);
             }
             Record::Remark(remark) => {
-                let text = format!("tlbsan: {}", story::remark(&remark, self.style.paint));
+                let text = format!("tlbsan: {}", story::remark(&remark, self.telling, self.style.paint));
                 self.say(&[text]);
             }
             Record::Violation(violation) if violation.severity != Severity::Error => {

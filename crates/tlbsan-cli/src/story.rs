@@ -7,7 +7,7 @@ use tlbsan_hint::{Cause, Kind};
 
 use crate::advice::advice;
 use crate::paint::{Paint, bits, count, hex, regroup, span};
-use crate::stack::{Telling, addresses, line, shown, stack};
+use crate::stack::{Telling, addresses, line, lines, shown, stack};
 use crate::symbols::Frame;
 
 /// A verdict in one line: `remade, leaf-only: 0x4000_0000..0x4020_0000 at level 2`.
@@ -52,7 +52,8 @@ pub(crate) fn steps(v: &Violation) -> Vec<Step<'_>> {
 pub(crate) fn tell(v: &Violation, telling: Telling<'_>, paint: Paint) -> Vec<String> {
     if v.severity != Severity::Error {
         // Advice takes no more than a line.
-        return vec![paint.dim(&format!("advice [{}, {}]: {}", v.kind, v.cause, headline(v)))];
+        let place = place(&v.trigger, telling);
+        return vec![paint.dim(&format!("advice [{}, {}]: {} ({place})", v.kind, v.cause, headline(v)))];
     }
     let tag = format!("stale translation [{}, {}]:", v.kind, v.cause);
     let mut lines = vec![format!("{} {}", paint.red(&tag), paint.bold(&headline(v)))];
@@ -79,9 +80,15 @@ pub(crate) fn tell(v: &Violation, telling: Telling<'_>, paint: Paint) -> Vec<Str
 }
 
 /// A remark, in one line.
-pub(crate) fn remark(remark: &Remark, paint: Paint) -> String {
+pub(crate) fn remark(remark: &Remark, telling: Telling<'_>, paint: Paint) -> String {
     let word = if remark.severity == Severity::Cost { "cost" } else { "advice" };
-    paint.dim(&format!("{word}: {} (PE {} at {})", remark.text, remark.site.pe, hex(remark.site.pc.into())))
+    paint.dim(&format!("{word}: {} ({})", remark.text, place(&remark.site, telling)))
+}
+
+/// `PE 0, unmap at mm.c:12`.
+fn place(site: &Site, telling: Telling<'_>) -> String {
+    let innermost = lines(site, telling).into_iter().next().unwrap_or_default();
+    format!("PE {} {innermost}", site.pe)
 }
 
 /// What is wrong, in plain words.

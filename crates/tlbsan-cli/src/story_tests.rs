@@ -193,7 +193,10 @@ fn advice_is_one_line_and_names_no_error() {
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("advice [remade, leaf-only]: "), "{lines:?}");
     let cost = Remark { severity: Severity::Cost, text: "nobody ran ASID 9".into(), site: site(1, 0x100, &[]) };
-    assert_eq!(remark(&cost, Paint::PLAIN), "cost: nobody ran ASID 9 (PE 1 at 0x100)");
+    let stripped = Telling { names: &Stripped, full_stacks: false };
+    assert_eq!(remark(&cost, stripped, Paint::PLAIN), "cost: nobody ran ASID 9 (PE 1 at 0x100)");
+    let named = remark(&cost, Telling { names: &Kernel, full_stacks: false }, Paint::PLAIN);
+    assert_eq!(named, "cost: nobody ran ASID 9 (PE 1 pgtable::edit::unmap at crates/pgtable/src/edit.rs:120)");
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod fake;
 use fake::{END, Fake, START};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Names under which distributions install it.
@@ -95,7 +95,7 @@ impl Browser {
     }
 
     /// Opens the page in a window of this width.
-    fn open(&mut self, page: &PathBuf, width: u32) {
+    fn open(&mut self, page: &Path, width: u32) {
         let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", metrics);
         self.events.clear();

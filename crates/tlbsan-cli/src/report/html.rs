@@ -1,19 +1,19 @@
 //! A report to look at: one file, with nothing to fetch and nothing to run. What comes from the guest is text, whatever it looks like.
 
-#[path = "timeline.rs"]
-mod timeline;
-
 use std::fmt::Write;
 
 use tlbsan::report::{Severity, Site, Step as Way, Violation};
 
-use super::{Finding, Report, escaped};
+use super::{Finding, Report, escaped, timeline};
 use crate::advice::advice;
 use crate::cost;
 use crate::outcome;
 use crate::paint::{Paint, bits, count, hex, regroup};
 use crate::stack::{Telling, addresses, line, stack};
 use crate::story::{Step, headline, rule, steps, tagged};
+
+/// A heading, and which findings belong below it.
+type Section = (&'static str, fn(&Finding) -> bool);
 
 const STYLE: &str = include_str!("page.css");
 
@@ -40,7 +40,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
         let _ = writeln!(out, "<p class=\"wrong\">{}</p>", escaped(reason));
     }
 
-    let sections: [(&str, fn(&Finding) -> bool); 4] = [
+    let sections: [Section; 4] = [
         ("Violations", Finding::counts),
         ("Expected by their cases", |finding| finding.expected),
         ("Suppressed", |finding| finding.violation.suppressed.is_some() && !finding.expected),
@@ -253,7 +253,7 @@ fn remarks(out: &mut String, report: &Report<'_>) {
     }
     out.push_str("<section>\n<h2>Notes</h2>\n<ul>\n");
     for remark in &account.remarks {
-        let _ = writeln!(out, "<li>{}</li>", escaped(&crate::story::remark(remark, Paint::PLAIN)));
+        let _ = writeln!(out, "<li>{}</li>", escaped(&crate::story::remark(remark, report.telling, Paint::PLAIN)));
     }
     for notice in &account.notices {
         let _ = writeln!(out, "<li>{}</li>", escaped(notice));

@@ -34,6 +34,8 @@ const CHUNK: usize = 4 << 20;
 const MOST: usize = 1 << 21;
 /// Places with the digits that are looked at.
 const MAX_TRIES: usize = 64;
+/// Words and names looked at around each place; a kernel takes a tenth of it. Memory may hold anything, and must not hold us up.
+const MAX_EFFORT: usize = 1 << 24;
 
 /// Looks for the table in what `file` holds, which lies at the physical address `base`.
 pub(super) fn find(file: &File, base: u64) -> Option<Table> {
@@ -197,14 +199,15 @@ fn name(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 
 /// The number of names, where it stands, and where they begin, for tokens that begin at `tokens`.
 fn names_before(bytes: &[u8], tokens: usize) -> Option<(usize, usize, usize)> {
-    let most = 3 * MOST;
+    let (most, mut effort) = (3 * MOST, MAX_EFFORT);
     // Between markers and tokens three bytes a name may stand.
     (0..most).step_by(8).map_while(|gap| Some((gap, tokens.checked_sub(gap)?))).find_map(|(gap, end)| {
         // An odd number of markers leaves four bytes behind them.
-        let markers = markers_ending(bytes, end).or_else(|| markers_ending(bytes, end.checked_sub(4)?))?;
+        let markers = markers_ending(bytes, end, &mut effort)
+            .or_else(|| markers_ending(bytes, end.checked_sub(4)?, &mut effort))?;
         let groups = |bytes: usize| (bytes / 3).div_ceil(256);
         let fits = gap == 0 || (groups(gap - 8)..=groups(gap)).contains(&markers.offsets.len());
-        if fits { by_markers(bytes, &markers) } else { None }
+        if fits { by_markers(bytes, &markers, &mut effort) } else { None }
     })
 }
 
@@ -215,10 +218,11 @@ struct Markers {
 }
 
 /// The longest ascending row of words, from 0, that ends at `end`.
-fn markers_ending(bytes: &[u8], end: usize) -> Option<Markers> {
+fn markers_ending(bytes: &[u8], end: usize, effort: &mut usize) -> Option<Markers> {
     let mut offsets = Vec::new();
     let mut at = end.checked_sub(4)?;
     loop {
+        *effort = effort.checked_sub(1)?;
         let offset = word(bytes, at)?;
         if offsets.last().is_some_and(|next| offset >= *next) || offsets.len() > MOST / 256 {
             return None;
@@ -234,7 +238,7 @@ fn markers_ending(bytes: &[u8], end: usize) -> Option<Markers> {
 }
 
 /// The names that the markers belong to end where they begin, give or take what rounds up.
-fn by_markers(bytes: &[u8], markers: &Markers) -> Option<(usize, usize, usize)> {
+fn by_markers(bytes: &[u8], markers: &Markers, effort: &mut usize) -> Option<(usize, usize, usize)> {
     let last = *markers.offsets.last()?;
     let groups = markers.offsets.len() - 1;
     // Of the last group, 256 names at most, each of 512 tokens at most.
@@ -249,6 +253,7 @@ fn by_markers(bytes: &[u8], markers: &Markers) -> Option<(usize, usize, usize)> 
         }
         let mut at = names;
         for n in 0..number {
+            *effort = effort.checked_sub(1)?;
             if n % 256 == 0 && markers.offsets[n / 256] != at - names {
                 return None;
             }
@@ -371,5 +376,14 @@ mod tests {
             assert!(found.is_none() || found == whole, "cut off at {length}");
         }
         assert_eq!(find_at(&memory(0, &DIGITS.repeat(1000))), None);
+        // Ascending words all the way down, as markers are.
+        let index = kernel(600, true, false);
+        // Of the tokens before the digits one has two characters.
+        let tokens = memchr::memmem::find(&index, DIGITS).expect("digits") - 2 * usize::from(b'0') - 1;
+        let mut hostile: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.max(1).to_le_bytes()).collect();
+        hostile.extend(&index[tokens..]);
+        let begun = std::time::Instant::now();
+        assert!(find_at(&memory(0, &hostile)).is_none());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }
