@@ -40,7 +40,7 @@ impl Tables {
             let slots = unsafe { (frame as *mut u64).add(*first) };
             for n in 0..*entries {
                 // SAFETY: as above.
-                store(unsafe { slots.add(n) }, pa + n as u64 * self.step | 3);
+                store(unsafe { slots.add(n) }, (pa + n as u64 * self.step) | 3);
             }
             self.frames.push(frame);
         }

@@ -180,10 +180,9 @@ fn compare(workload: &Workload, figures: &mut Vec<Figure>, promises: &mut Vec<Ve
     let title = |step: usize| format!("{}, {}", workload.name, STEPS[step]);
     for (subject, times) in SUBJECTS.iter().zip(&measured.subjects) {
         let mut row = vec![subject.name.to_owned()];
-        for step in 0..steps {
-            row.push(cell(times[step], measured.subjects[0][step]));
-            let figure = Figure::new(&title(step), subject.name, times[step], "ns/leaf");
-            figures.push(figure.against(measured.subjects[0][step]));
+        for (step, (&time, &ours)) in times.iter().zip(&measured.subjects[0]).enumerate().take(steps) {
+            row.push(cell(time, ours));
+            figures.push(Figure::new(&title(step), subject.name, time, "ns/leaf").against(ours));
         }
         rows.push(row);
     }

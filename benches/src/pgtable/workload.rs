@@ -53,7 +53,15 @@ impl Workload {
         let span = |n| Span { va: VA + n * BLOCK + n * 7 % 512 * PAGE, pa: PA + n * PAGE, size: PAGE };
         let spans: Vec<Span> = (0..64 * GIB / BLOCK).map(span).collect();
         let frames = spans.len() + 80;
-        Self { name: "64 GiB, a page in each 2 MiB", leaf: PAGE, spans, apart: false, is_scattered: false, frames, rounds }
+        Self {
+            name: "64 GiB, a page in each 2 MiB",
+            leaf: PAGE,
+            spans,
+            apart: false,
+            is_scattered: false,
+            frames,
+            rounds,
+        }
     }
 
     /// All of it, holes included.
@@ -75,7 +83,7 @@ impl Workload {
         let stride = if self.is_scattered { 0x9e37 } else { 1 };
         let parts = move |span: &Span| {
             let Span { va, pa, size } = *span;
-            (0..size / leaf).map(move |n| (va + n * leaf, pa + (n * stride * leaf & (size - 1))))
+            (0..size / leaf).map(move |n| (va + n * leaf, pa + ((n * stride * leaf) & (size - 1))))
         };
         self.spans.iter().flat_map(parts)
     }
