@@ -19,7 +19,7 @@ APPEND  = tlbsan $(if $(SCENARIO),scenario=$(SCENARIO)) $(if $(FAULT),fault=$(FA
 MACHINE = -M virt,gic-version=3 -cpu $(CPU) -smp $(CPUS) -m $(MEMORY) -nographic -nic none \
           -semihosting-config enable=on,target=native -kernel $(IMAGE) -append "$(strip $(APPEND))"
 
-.PHONY: run stress test lint doc build setup clean help
+.PHONY: run stress test bench lint doc build setup clean help
 .DEFAULT_GOAL := help
 
 ## run: the firmware on QEMU under tlbsan; SCENARIO=name FAULT=scenario/fault CPUS=1..8 CPU=cortex-a57|neoverse-n2|max
@@ -34,6 +34,12 @@ stress: run
 ## test: everything that is checked, on the host and on QEMU
 test: build
 	@script/test
+
+## bench: what the crates cost, beside what others cost; tables here, figures in target/bench
+bench: build
+	@cargo run --quiet --release -p benches --bin tlbi
+	@cargo run --quiet --release -p benches --bin remedies
+	@cargo run --quiet --release -p benches --bin replay
 
 ## lint: formatting, clippy and rustdoc, warnings are errors
 lint: setup

@@ -19,7 +19,9 @@ fn the_correct_form_is_silent_with_every_remedy() {
         let outcome = Board::new(cpu, cores, &append).run().expect(0);
         let (unmaps, in_company) = unmaps(&outcome);
         assert!(unmaps >= 2000, "{}", outcome.stdout);
-        assert!(cores == 1 || in_company > unmaps / 10, "the cores hardly met\n{}", outcome.stdout);
+        // Who waits for the others with remedy d has left before: there are few in company.
+        let few = if remedy == "d" { 0 } else { unmaps / 10 };
+        assert!(cores == 1 || in_company > few, "the cores hardly met\n{}", outcome.stdout);
         let cases = outcome.cases();
         assert!(cases.len() == 1 && cases[0].awake() && cases[0].seen.is_empty(), "{cases:#?}");
     }

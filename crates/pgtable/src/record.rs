@@ -15,9 +15,10 @@ pub enum Remedy {
     /// a: invalidates everything it was asked to remove, found or not, at every level, tables included.
     WholeRange,
     /// b: invalidates the whole address space. What arm64 Linux does.
-    #[default]
     WholeSpace,
-    /// c: invalidates everything it was asked to remove, as deep and in steps as small as any open change has gone.
+    /// c: invalidates everything it was asked to remove, as deep and in steps as small as any open change has gone. Without range
+    /// operations the whole address space, if that is more than 64 steps.
+    #[default]
     Counters,
     /// d: invalidates what it removed itself, then waits until every change has flushed that was open then.
     ///
@@ -34,6 +35,10 @@ pub struct Census {
     /// How many of them are open: begun, and not flushed yet.
     pub open: usize,
 }
+
+/// Without range operations: steps above which [`Remedy::Counters`] gives up and invalidates the whole address space. So many
+/// operations reach as many entries as a PE loses that has to walk for its hot pages again.
+pub(crate) const STRIDES_IN_COMPANY: u64 = 64;
 
 /// Changes whose tickets are kept one by one; later ones are only counted.
 const TICKETS: usize = 64;

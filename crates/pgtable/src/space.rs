@@ -8,11 +8,12 @@
 //!   change opens: open = 1
 //!   clears entries: the record grows      change opens: open = 2
 //!                                         finds an entry already cleared: nothing of its own to flush
-//!   finish: open > 1 -> whole ASID        finish: open > 1 -> whole ASID: it must not return while
-//!   lowered only after the flush            what core 1 cleared may still be cached
+//!   finish: open > 1 -> as deep as any    finish: open > 1 -> all that it was asked to remove, as deep as
+//!   open change has gone                    core 1 has gone: it must not return while what core 1 cleared
+//!   lowered only after the flush            may still be cached
 //! ```
 //!
-//! That is remedy b, the default; [`Remedy`] has the others.
+//! That is remedy c, the default; [`Remedy`] has the others.
 //!
 //! The tables themselves are shared out by [`exclusive`](crate::exclusive), and read without any lock.
 

@@ -33,10 +33,17 @@ pub(crate) fn yield_now() {
 /// Waits, without the lock, until `over` of what it guards.
 #[cfg(not(loom))]
 pub(crate) fn wait_until<T>(lock: &Lock<T>, over: impl Fn(&T) -> bool) {
+    // Looking takes the lock from those who are waited for: ever more seldom.
+    let mut pause = 1;
     while !over(&lock.lock()) {
-        yield_now();
+        (0..pause).for_each(|_| yield_now());
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
+
+/// YIELDs between two looks, at most: some microseconds.
+#[cfg(not(loom))]
+const MAX_PAUSE: u32 = 256;
 
 /// What somebody waits for may have come about.
 #[cfg(not(loom))]

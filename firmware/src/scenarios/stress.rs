@@ -56,6 +56,9 @@ const BETWEEN: [u64; 3] = [1, 50, 1000];
 /// Unmaps, and those that found another change open at their end, on all cores.
 static UNMAPS: AtomicU64 = AtomicU64::new(0);
 static NESTED: AtomicU64 = AtomicU64::new(0);
+/// Changes, and the time that they took to end: flush, give back, wait.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+static ENDING: AtomicU64 = AtomicU64::new(0);
 
 type Change<'c, 's> = Edit<'c, Linear, &'s Pool, Tampered, OnePe>;
 
@@ -68,8 +71,9 @@ fn play(billing: &Billing, fault: Option<Fault>) -> Result<(), String> {
         return Err("how long? unmaps=N or seconds=N".into());
     }
     println!("# stress: seed={seed:#x}");
-    UNMAPS.store(0, Relaxed);
-    NESTED.store(0, Relaxed);
+    for count in [&UNMAPS, &NESTED, &CHANGES, &ENDING] {
+        count.store(0, Relaxed);
+    }
     let start = now();
     let deadline = start.saturating_add(ticks(seconds.unwrap_or(u64::MAX / 1000).saturating_mul(1000)));
 
@@ -87,12 +91,15 @@ fn play(billing: &Billing, fault: Option<Fault>) -> Result<(), String> {
         thread.exit();
     });
     let milliseconds = (now() - start) / ticks(1).max(1);
+    let (tlbis, dsbs) = Tampered::counts();
+    let microseconds = ENDING.load(Relaxed) * 1000 / ticks(1).max(1);
     println!(
-        "# stress: {} unmaps, {} ended in company, {}.{:03} s",
+        "# stress: {} unmaps, {} ended in company, {}.{:03} s; {tlbis} TLBIs, {dsbs} DSBs, finish {} us",
         UNMAPS.load(Relaxed),
         NESTED.load(Relaxed),
         milliseconds / 1000,
-        milliseconds % 1000
+        milliseconds % 1000,
+        microseconds / CHANGES.load(Relaxed).max(1),
     );
     outcome
 }
@@ -137,14 +144,19 @@ impl<'s, 'p> Thread<'s, 'p> {
 
     fn change<R>(&mut self, body: impl FnOnce(&mut Self, &mut Change<'_, '_>) -> R) -> R {
         let stage = self.stage;
-        stage.space.change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| {
+        let mut ends = 0;
+        let result = stage.space.change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| {
             let result = body(self, edit);
             self.dawdle(WITHIN);
             if stage.space.census().open > 1 {
                 NESTED.fetch_add(1, Relaxed);
             }
+            ends = now();
             result
-        })
+        });
+        CHANGES.fetch_add(1, Relaxed);
+        ENDING.fetch_add(now() - ends, Relaxed);
+        result
     }
 
     /// One step: mmap and write, munmap, or drop stacks.

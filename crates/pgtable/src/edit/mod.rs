@@ -24,7 +24,7 @@ use crate::fault::Fault;
 use crate::gather::{Gather, Owner, Stale};
 use crate::geometry::{Geometry, K4, Lower};
 use crate::memory::{FrameAllocator, TableMemory};
-use crate::record::{Record, Remedy, Share};
+use crate::record::{self, Record, Remedy, Share};
 use crate::space::AddressSpace;
 use crate::sync::{notify, wait_until};
 use map::Reserve;
@@ -181,7 +181,14 @@ where
         match self.space.remedy {
             Remedy::WholeRange => Some(self.space.pages(asked, Level::L3, Depth::Full)),
             Remedy::WholeSpace => Some(self.space.everything()),
-            Remedy::Counters => record.reach().map(|(stride, depth)| self.space.pages(asked, stride, depth)),
+            Remedy::Counters => record.reach().map(|(stride, depth)| {
+                let strides = asked.widen(G::size(stride)).size() / G::size(stride);
+                if self.tlb.features().range || strides <= record::STRIDES_IN_COMPANY {
+                    self.space.pages(asked, stride, depth)
+                } else {
+                    self.space.everything()
+                }
+            }),
             // Who must not wait does more instead.
             Remedy::Wait => (!self.patient).then(|| self.space.everything()),
         }
