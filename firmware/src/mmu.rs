@@ -17,7 +17,9 @@ use core::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use tlbi::{Dsb, Hardware, Issue};
+use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
+use tlbi::{Dsb, Granule, Hardware, Issue};
+use tock_registers::interfaces::Readable;
 
 use crate::{frames, sync::Lock};
 
@@ -164,6 +166,16 @@ pub fn virt_to_phys<T>(at: *const T) -> u64 {
 /// Where a device at `pa` appears once [`map_device`] has mapped it.
 pub fn device_to_virt<T>(pa: u64) -> *mut T {
     (DEVICE_BASE + pa) as *mut T
+}
+
+/// Whether this CPU translates with pages of that size (ID_AA64MMFR0_EL1.TGran*).
+pub fn has_granule(granule: Granule) -> bool {
+    let field = |shift: u32| ID_AA64MMFR0_EL1.get() >> shift & 0xf;
+    match granule {
+        Granule::K4 => field(28) != 0xf,
+        Granule::K16 => field(20) != 0,
+        Granule::K64 => field(24) != 0xf,
+    }
 }
 
 /// Maps the RAM in `range`, rounded inwards to 2 MiB, in the linear map; returns what is mapped of it. What is already mapped
