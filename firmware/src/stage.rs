@@ -101,6 +101,13 @@ impl Pool {
         self.scribble.store(on, Ordering::Relaxed);
     }
 
+    /// Writes `word` into the frame that is handed out next.
+    pub fn scribble_on_next(&self, offset: u64, word: u64) {
+        if let Some(frame) = self.free.lock().front() {
+            Linear.store(PhysAddr::new(frame + offset), word);
+        }
+    }
+
     /// Frames that somebody has.
     pub fn used(&self) -> usize {
         FRAMES as usize - self.free.lock().len()

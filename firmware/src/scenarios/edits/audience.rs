@@ -8,6 +8,8 @@
 //!   A kernel's fault handler finds the address mapped, or about to be, and has the access done again; so does the next round here;
 //! - an access flag fault where pages are aged: the reader sets the flag, as the handler would.
 //!
+//! The last of them also writes where it is asked to, and is told the outcome that a handler would come to.
+//!
 //! Each place that is read has a state with a version, which the editing core changes before and after it edits. A read counts strictly
 //! if the state was the same before and after it. One core alone reads between its edits.
 
@@ -74,14 +76,36 @@ impl Place {
     }
 }
 
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is done.
+    Yes = 2,
+    /// Nothing is mapped there at the moment.
+    Broken = 3,
+    /// The mapping does not permit it.
+    Refused = 4,
+}
+
+/// A write that the last core is asked for.
+struct Errand {
+    va: AtomicU64,
+    word: AtomicU64,
+    /// 0: none; [`Self::ASKED`]; or what came of it.
+    state: AtomicU64,
+}
+
+impl Errand {
+    const ASKED: u64 = 1;
+}
+
 /// Who reads what.
 pub struct Audience {
     places: Vec<Place>,
     /// How often each core has read every place.
     rounds: [AtomicU64; MAX_CORES],
+    errand: Errand,
     over: AtomicBool,
-    breaks: AtomicU64,
-    aged: AtomicU64,
 }
 
 impl Audience {
@@ -91,9 +115,8 @@ impl Audience {
         Self {
             places: places.iter().map(place).collect(),
             rounds: [const { AtomicU64::new(0) }; MAX_CORES],
+            errand: Errand { va: AtomicU64::new(0), word: AtomicU64::new(0), state: AtomicU64::new(0) },
             over: AtomicBool::new(false),
-            breaks: AtomicU64::new(0),
-            aged: AtomicU64::new(0),
         }
     }
 
@@ -102,6 +125,10 @@ impl Audience {
         while !self.over.load(Ordering::Acquire) {
             self.round(stage, core);
             self.rounds[core].fetch_add(1, Ordering::Release);
+            if core == stage.cores - 1 && self.errand.state.load(Ordering::Acquire) == Errand::ASKED {
+                let (va, word) = (self.errand.va.load(Ordering::Relaxed), self.errand.word.load(Ordering::Relaxed));
+                self.errand.state.store(write(stage, core, va, word) as u64, Ordering::Release);
+            }
             yield_now();
         }
     }
@@ -134,20 +161,13 @@ impl Audience {
             (Ok(_), Found::Hole) => stage.fail(format!("core {core} reads at {va:#x}, where nothing is mapped")),
             (Ok(_), _) => {}
             (Err(fault), _) if fault.fault_status().is_access_flag() => {
-                self.aged.fetch_add(1, Ordering::Relaxed);
-                let touched = stage
-                    .space
-                    .change(&stage.tlb, &OnePe, &mut |_| (), |edit| edit.touch(VirtAddr::new(va), false));
+                let touched = touch(stage, va, false);
                 // Gone meanwhile: the next round finds that.
                 if !matches!(touched, Ok(true) | Err(Error::NotMapped { .. })) {
                     stage.fail(format!("core {core} cannot touch {va:#x}: {touched:?}"));
                 }
             }
-            (Err(fault), Found::Hole | Found::Either) if fault.fault_status().is_translation() => {
-                if expected == Found::Either {
-                    self.breaks.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            (Err(fault), Found::Hole | Found::Either) if fault.fault_status().is_translation() => {}
             (Err(fault), _) => stage.fail(format!("core {core} faults at {va:#x} ({fault}), which nobody breaks")),
         }
     }
@@ -166,27 +186,61 @@ impl<'a, 's, G: Geometry> Show<'a, 's, G> {
         Self { stage, audience }
     }
 
-    /// An edit of `what` during which a reader may find `range` broken, and which leaves it as `then` says. Without a range no reader
-    /// may notice anything. Afterwards every core reads everything.
+    /// An edit during which a reader may find `breaks` broken; without, no reader may notice anything. What is at a place afterwards
+    /// is what was there before, unless `then` says otherwise; every core reads all of it once more.
     pub fn edit(
         &self,
         what: &str,
-        range: Option<VaRange>,
-        then: Found,
+        breaks: Option<VaRange>,
+        then: &[(VaRange, Found)],
         body: impl FnOnce(&mut Edit<'_, Linear, &'s Pool, Tampered, OnePe, G>) -> Result<(), Error>,
     ) {
-        let places = || {
-            self.audience.places.iter().filter(|place| range.is_some_and(|range| range.contains(VirtAddr::new(place.va))))
-        };
-        places().for_each(|place| place.turn(Found::Either));
         let stage = self.stage;
+        let places = &self.audience.places;
+        let within = |range: VaRange, place: &Place| range.contains(VirtAddr::new(place.va));
+        let after: Vec<Option<Found>> = places
+            .iter()
+            .map(|place| {
+                let last = then.iter().rev().find(|(range, _)| within(*range, place)).map(|(_, found)| *found);
+                last.or_else(|| breaks.filter(|range| within(*range, place)).map(|_| place.found()))
+            })
+            .collect();
+        let changing = || places.iter().zip(&after).filter_map(|(place, found)| found.map(|found| (place, found)));
+
+        changing().for_each(|(place, _)| place.turn(Found::Either));
         let done = stage.space.change(&stage.tlb, &OnePe, &mut |released| self.poison(released), body);
         stage.expect(what, done);
         if let Some(asid) = stage.space.asid() {
             hint::flush_claimed(A, 8 * A, asid.number());
         }
-        places().for_each(|place| place.turn(then));
+        changing().for_each(|(place, found)| place.turn(found));
         self.look();
+    }
+
+    /// Has the last core write, as often as it takes a handler to say what came of it.
+    pub fn write(&self, va: u64, word: u64) -> Written {
+        let stage = self.stage;
+        if stage.cores == 1 {
+            return write(stage, 0, va, word);
+        }
+        let errand = &self.audience.errand;
+        errand.va.store(va, Ordering::Relaxed);
+        errand.word.store(word, Ordering::Relaxed);
+        errand.state.store(Errand::ASKED, Ordering::Release);
+        wait_until(|| errand.state.load(Ordering::Acquire) != Errand::ASKED);
+        match errand.state.load(Ordering::Relaxed) {
+            2 => Written::Yes,
+            3 => Written::Broken,
+            _ => Written::Refused,
+        }
+    }
+
+    /// Has the last core write, which must end so.
+    pub fn expect_write(&self, va: u64, word: u64, expected: Written) {
+        let written = self.write(va, word);
+        if written != expected {
+            self.stage.fail(format!("a write at {va:#x}: {written:?}, not {expected:?}"));
+        }
     }
 
     /// Every core reads every place once more.
@@ -233,5 +287,30 @@ impl<'a, 's, G: Geometry> Show<'a, 's, G> {
     /// The others may go home.
     pub fn end(&self) {
         self.audience.over.store(true, Ordering::Release);
+    }
+}
+
+fn touch<G: Geometry>(stage: &Stage<'_, G>, va: u64, write: bool) -> Result<bool, Error> {
+    stage.space.change(&stage.tlb, &OnePe, &mut |_| (), |edit| edit.touch(VirtAddr::new(va), write))
+}
+
+/// Writes on this core; sets the access flag and dirty state that it takes.
+fn write<G: Geometry>(stage: &Stage<'_, G>, core: usize, va: u64, word: u64) -> Written {
+    loop {
+        // SAFETY: aligned; the spaces of cases map their own frames only.
+        let Err(fault) = (unsafe { probe::write(va, word) }) else { return Written::Yes };
+        let status = fault.fault_status();
+        if status.is_translation() {
+            return Written::Broken;
+        }
+        if !status.is_access_flag() && !status.is_permission() {
+            stage.fail(format!("core {core} cannot write at {va:#x} ({fault})"));
+            return Written::Refused;
+        }
+        match touch(stage, va, true) {
+            Ok(true) => {}
+            Ok(false) => return Written::Refused,
+            Err(_) => return Written::Broken,
+        }
     }
 }

@@ -2,11 +2,19 @@
 //! types change, pages age, while every other core reads through them.
 //!
 //! - [`resize`]: a block becomes pages, and pages a block;
+//! - [`runs`]: pages become a contiguous run, and the run pages;
+//! - [`relocate`]: a page moves to another frame, and no write is lost;
+//! - [`protect`]: permissions and types change over holes; pages age and become clean;
+//! - [`map`]: blocks, runs and pages come and go, and so do tables.
 //!
 //! What a reader may see meanwhile is [`audience`]'s to say and to check.
 
 mod audience;
+mod map;
+mod protect;
+mod relocate;
 mod resize;
+mod runs;
 
 use alloc::{format, string::String};
 
@@ -33,6 +41,10 @@ const fn block_size<G: Geometry>() -> u64 {
         Granule::K16 => 32 << 20,
         Granule::K64 => 512 << 20,
     }
+}
+
+const fn page<G: Geometry>(kind: Kind, cause: Cause, va: u64) -> Expected {
+    Expected { kind, cause, start: va, size: G::PAGE, level: 3 }
 }
 
 const fn block<G: Geometry>(kind: Kind, cause: Cause) -> Expected {
@@ -82,8 +94,19 @@ pub const FORMS: &[Form] = forms! {
         [block::<G>(LiveChange, NotBrokenFirst)] bbm2 [block::<G>(Claimed, NoInvalidation)]
         => resize::split_in_place::<G>;
     "collapse-leaf-only" Tlbsan [Spare(block_size::<G>())]
-        [block::<G>(Remade, LeafOnly)] bbm2 [block::<G>(Claimed, LeafOnly)]
+        [block::<G>(Remade, LeafOnly)] bbm2 [block::<G>(Claimed, LeafOnly), page::<G>(Claimed, LeafOnly, A)]
         => resize::collapse_leaf_only::<G>;
+
+    "correct-runs"       Cores  [] [] => runs::correct::<G>;
+    "contiguous-partial" Tlbsan [] [page::<G>(Remade, NoInvalidation, A + G::PAGE)] => runs::partial::<G>;
+
+    "correct-relocate"   Cores  [] [] => relocate::correct::<G>;
+    "remap-without-break" Cores [] [page::<G>(LiveChange, NotBrokenFirst, A)] => relocate::in_place::<G>;
+
+    "correct-protect"    Cores  [] [] => protect::correct::<G>;
+
+    "correct-map"        Cores  [Spare(map::memory::<G>())] [] => map::correct::<G>;
+    "table-linked-before-zeroed" Tlbsan [] [page::<G>(Remade, NoInvalidation, A + G::PAGE)] => map::linked_early::<G>;
 };
 
 /// Plays `script` on core 0 while the others read `places`, with FEAT_BBM taken for what `bbm` says.

@@ -63,22 +63,22 @@ fn on_block<G: Geometry>(
     perform::<G>(billing, bbm, &places, &|show| {
         show.fill(A, size, block.at(0));
         let whole = range(A, size);
-        show.edit("map", Some(whole), Found::Word, |edit| edit.map(whole, block.at(0), Attributes::USER_DATA));
+        show.edit("map", None, &[(whole, Found::Word)], |edit| edit.map(whole, block.at(0), Attributes::USER_DATA));
         show.expect_leaf("map", A, Level::L2, false);
         body(show);
-        show.edit("unmap", Some(whole), Found::Hole, |edit| edit.unmap(whole));
+        show.edit("unmap", None, &[(whole, Found::Hole)], |edit| edit.unmap(whole));
     })
 }
 
 fn split<G: Geometry>(show: &Show<'_, '_, G>, breaks: bool) {
     let whole = range(A, G::size(Level::L2));
     let second = range(A + G::PAGE, G::PAGE);
-    show.edit("split", breaks.then_some(whole), Found::Word, |edit| edit.split(second));
+    show.edit("split", breaks.then_some(whole), &[], |edit| edit.split(second));
     show.expect_leaf("split", A, Level::L3, false);
 }
 
 fn collapse<G: Geometry>(show: &Show<'_, '_, G>, breaks: bool) {
     let whole = range(A, G::size(Level::L2));
-    show.edit("collapse", breaks.then_some(whole), Found::Word, |edit| edit.collapse(whole));
+    show.edit("collapse", breaks.then_some(whole), &[], |edit| edit.collapse(whole));
     show.expect_leaf("collapse", A, Level::L2, false);
 }
