@@ -98,7 +98,7 @@ pub const FORMS: &[Form] = forms! {
         => resize::collapse_leaf_only::<G>;
 
     "correct-runs"       Cores  [] [] => runs::correct::<G>;
-    "contiguous-partial" Tlbsan [] [page::<G>(Remade, NoInvalidation, A + G::PAGE)] => runs::partial::<G>;
+    "contiguous-partial" Tlbsan [] [page::<G>(Claimed, NotBrokenFirst, A + G::PAGE)] => runs::partial::<G>;
 
     "correct-relocate"   Cores  [] [] => relocate::correct::<G>;
     "remap-without-break" Cores [] [page::<G>(LiveChange, NotBrokenFirst, A)] => relocate::in_place::<G>;

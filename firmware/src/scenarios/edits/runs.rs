@@ -6,9 +6,9 @@
 //!   fold, unfold, fold:
 //!     FEAT_BBM 0, 1: all invalid; TLBI of the run; all anew      2: in place; TLBI of the run
 //!   make the second page read-only: the run is unfolded first
+//!     contiguous-partial: it is not, and the rest of the run still says that the page is writable
 //!   make all read-only, fold
 //!   unmap the second page: the run is unfolded first
-//!     contiguous-partial: it is not, and the rest still speaks for the page that is gone
 //!   map another frame there
 //! ```
 
@@ -51,9 +51,13 @@ pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
 /// `contiguous-partial`.
 pub fn partial<G: Geometry>(billing: &Billing) -> Result<(), String> {
     on_run::<G>(billing, 0, |show| {
+        let whole = range(A, G::run_size(Level::L3));
+        let second = range(A + G::PAGE, G::PAGE);
         show.stage.space.inject(Some(Fault::ContiguousPartial));
-        unmap_second_and_map_again(show, false);
+        show.edit("protect a part", None, &[], |edit| edit.protect(second, Attributes::USER_RODATA));
         show.stage.space.inject(None);
+        // All of one kind again.
+        show.edit("protect the rest", None, &[], |edit| edit.protect(whole, Attributes::USER_RODATA));
     })
 }
 
