@@ -25,7 +25,7 @@ use crate::{
     exceptions::{Syndrome, probe},
     platform::MAX_CORES,
     stage::{Linear, OnePe, Pool, Stage},
-    sync::{wait_until, yield_now},
+    sync::{rest, wait_until},
     tamper::Tampered,
 };
 
@@ -57,6 +57,9 @@ impl Found {
         }
     }
 }
+
+/// How often a core reads everything between two rests. Without rests a host with fewer CPUs hardly comes to the edits.
+const ROUNDS: usize = 16;
 
 /// An address that is read all the time.
 struct Place {
@@ -123,13 +126,15 @@ impl Audience {
     /// Reads on this core until the show is over.
     pub fn attend<G: Geometry>(&self, stage: &Stage<'_, G>, core: usize) {
         while !self.over.load(Ordering::Acquire) {
-            self.round(stage, core);
-            self.rounds[core].fetch_add(1, Ordering::Release);
+            for _ in 0..ROUNDS {
+                self.round(stage, core);
+                self.rounds[core].fetch_add(1, Ordering::Release);
+            }
             if core == stage.cores - 1 && self.errand.state.load(Ordering::Acquire) == Errand::ASKED {
                 let (va, word) = (self.errand.va.load(Ordering::Relaxed), self.errand.word.load(Ordering::Relaxed));
                 self.errand.state.store(write(stage, core, va, word) as u64, Ordering::Release);
             }
-            yield_now();
+            rest();
         }
     }
 
