@@ -1,6 +1,7 @@
 //! What a mapping permits and which memory it is: the fields of a leaf, and MAIR_EL1 behind one of them (Arm ARM D8.4, D8.6).
 
 use bitflags::bitflags;
+use core::fmt;
 
 /// Shareability, the field SH. With LPA2 it is TCR_EL1's to say, and what a descriptor asks for is not kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,10 +31,6 @@ impl AttrIndex {
     /// 0..=7.
     pub const fn number(self) -> u8 {
         self.0
-    }
-
-    pub(crate) const fn of_bits(bits: u64) -> Self {
-        Self((bits & 7) as u8)
     }
 }
 
@@ -132,70 +129,216 @@ impl Mair {
     }
 }
 
-/// Attributes of a mapping.
+const ATTR_INDEX_SHIFT: u32 = 2;
+const NON_SECURE: u64 = 1 << 5;
+const AP_USER: u64 = 1 << 6;
+const AP_READ_ONLY: u64 = 1 << 7;
+const SH_SHIFT: u32 = 8;
+const GUARDED: u64 = 1 << 50;
+const DIRTY_MANAGED: u64 = 1 << 51;
+const PXN: u64 = 1 << 53;
+const UXN: u64 = 1 << 54;
+const SOFTWARE_SHIFT: u32 = 56;
+
+/// Attributes of a mapping, kept as a leaf's descriptor has them.
 ///
 /// Whether it is global is the space's to say, not the mapping's: a global entry over non-global ones is never right. The
 /// access flag and the dirty state are what happens to a mapping, not what it permits: see [`Mapping`](crate::Mapping).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Attributes {
-    /// The memory type.
-    pub memory: AttrIndex,
-    /// Shareability.
-    pub shareability: Shareability,
-    /// Stores are permitted.
-    pub write: bool,
-    /// EL0 may access (`AP[1]`).
-    pub user: bool,
-    /// EL0 may execute (UXN clear).
-    pub user_execute: bool,
-    /// EL1 may execute (PXN clear).
-    pub privileged_execute: bool,
-    /// Hardware or software keeps track of writes (DBM): a clean page is read-only until the first write, and a write to it
-    /// by a PE with TCR_EL1.HD makes it writable. Means something only together with `write`.
-    pub track_dirty: bool,
-    /// A guarded page (GP): indirect branches must land on BTI. Without LPA2 and with it in the same place.
-    pub guarded: bool,
-    /// The output address is in the non-secure space (NS): in secure state only.
-    pub non_secure: bool,
-    /// Three bits for the kernel's own use (58:56); hardware ignores them.
-    pub software: u8,
-}
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attributes(u64);
 
 impl Attributes {
+    /// AttrIndx.
+    const MEMORY: u64 = 7 << ATTR_INDEX_SHIFT;
+    /// SH; in the place of two address bits with LPA2.
+    pub(crate) const SHAREABILITY: u64 = 3 << SH_SHIFT;
+    /// What changes in place.
+    pub(crate) const PERMISSIONS: u64 =
+        AP_USER | AP_READ_ONLY | DIRTY_MANAGED | PXN | UXN | GUARDED | 7 << SOFTWARE_SHIFT;
+    /// Everything.
+    pub(crate) const ALL: u64 = Self::MEMORY | Self::SHAREABILITY | NON_SECURE | Self::PERMISSIONS;
+
     /// Readable and writable by EL0 and EL1, not executable, inner shareable, memory type 0.
-    pub const USER_DATA: Self = Self {
-        memory: AttrIndex::ZERO,
-        shareability: Shareability::Inner,
-        write: true,
-        user: true,
-        user_execute: false,
-        privileged_execute: false,
-        track_dirty: false,
-        guarded: false,
-        non_secure: false,
-        software: 0,
-    };
+    pub const USER_DATA: Self = Self(AP_USER | UXN | PXN | (Shareability::Inner as u64) << SH_SHIFT);
 
     /// Readable by EL0 and EL1.
-    pub const USER_RODATA: Self = Self { write: false, ..Self::USER_DATA };
+    pub const USER_RODATA: Self = Self::USER_DATA.with_write(false);
 
     /// Readable by EL0 and EL1, executable by EL0.
-    pub const USER_CODE: Self = Self { write: false, user_execute: true, ..Self::USER_DATA };
+    pub const USER_CODE: Self = Self::USER_RODATA.with_user_execute(true);
 
     /// Readable and writable by EL1.
-    pub const KERNEL_DATA: Self = Self { user: false, ..Self::USER_DATA };
+    pub const KERNEL_DATA: Self = Self::USER_DATA.with_user(false);
 
     /// Readable by EL1.
-    pub const KERNEL_RODATA: Self = Self { write: false, ..Self::KERNEL_DATA };
+    pub const KERNEL_RODATA: Self = Self::KERNEL_DATA.with_write(false);
 
     /// Readable and executable by EL1.
-    pub const KERNEL_CODE: Self = Self { privileged_execute: true, ..Self::KERNEL_RODATA };
+    pub const KERNEL_CODE: Self = Self::KERNEL_RODATA.with_privileged_execute(true);
+
+    /// Those of a leaf, whether it is dirty or not.
+    #[inline(always)]
+    pub(crate) const fn of_leaf(bits: u64) -> Self {
+        let clean = if bits & DIRTY_MANAGED != 0 { bits | AP_READ_ONLY } else { bits };
+        Self(clean & Self::ALL)
+    }
+
+    /// As a leaf has them: clean, where dirty state is tracked.
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    const fn with(self, mask: u64, on: bool) -> Self {
+        Self(if on { self.0 | mask } else { self.0 & !mask })
+    }
+
+    /// The memory type.
+    #[inline]
+    pub const fn memory(self) -> AttrIndex {
+        AttrIndex((self.0 >> ATTR_INDEX_SHIFT & 7) as u8)
+    }
+
+    /// With another memory type.
+    #[must_use]
+    pub const fn with_memory(self, memory: AttrIndex) -> Self {
+        Self(self.0 & !Self::MEMORY | (memory.0 as u64) << ATTR_INDEX_SHIFT)
+    }
+
+    /// Shareability.
+    pub const fn shareability(self) -> Shareability {
+        match self.0 >> SH_SHIFT & 3 {
+            2 => Shareability::Outer,
+            3 => Shareability::Inner,
+            _ => Shareability::NonShareable,
+        }
+    }
+
+    /// With another shareability.
+    #[must_use]
+    pub const fn with_shareability(self, shareability: Shareability) -> Self {
+        Self(self.0 & !Self::SHAREABILITY | (shareability as u64) << SH_SHIFT)
+    }
+
+    /// Stores are permitted.
+    #[inline]
+    pub const fn write(self) -> bool {
+        self.0 & AP_READ_ONLY == 0 || self.0 & DIRTY_MANAGED != 0
+    }
+
+    /// Permitting stores or not; where not, there is nothing to track.
+    #[must_use]
+    pub const fn with_write(self, on: bool) -> Self {
+        if self.write() == on { self } else { self.with(AP_READ_ONLY, !on).with(DIRTY_MANAGED, false) }
+    }
+
+    /// EL0 may access (`AP[1]`).
+    #[inline]
+    pub const fn user(self) -> bool {
+        self.0 & AP_USER != 0
+    }
+
+    /// Permitting access by EL0 or not.
+    #[must_use]
+    pub const fn with_user(self, on: bool) -> Self {
+        self.with(AP_USER, on)
+    }
+
+    /// EL0 may execute (UXN clear).
+    #[inline]
+    pub const fn user_execute(self) -> bool {
+        self.0 & UXN == 0
+    }
+
+    /// Permitting execution by EL0 or not.
+    #[must_use]
+    pub const fn with_user_execute(self, on: bool) -> Self {
+        self.with(UXN, !on)
+    }
+
+    /// EL1 may execute (PXN clear).
+    #[inline]
+    pub const fn privileged_execute(self) -> bool {
+        self.0 & PXN == 0
+    }
+
+    /// Permitting execution by EL1 or not.
+    #[must_use]
+    pub const fn with_privileged_execute(self, on: bool) -> Self {
+        self.with(PXN, !on)
+    }
+
+    /// Writes are noticed (DBM): a clean page is read-only until the first write. A PE with TCR_EL1.HD then makes it writable
+    /// itself; on others [`Edit::touch`](crate::Edit::touch) does.
+    #[inline]
+    pub const fn track_dirty(self) -> bool {
+        self.0 & DIRTY_MANAGED != 0
+    }
+
+    /// Noticing writes or not; nothing changes for what permits none.
+    #[must_use]
+    pub const fn with_track_dirty(self, on: bool) -> Self {
+        if self.write() { self.with(DIRTY_MANAGED | AP_READ_ONLY, on) } else { self }
+    }
+
+    /// A guarded page (GP): indirect branches must land on BTI.
+    pub const fn guarded(self) -> bool {
+        self.0 & GUARDED != 0
+    }
+
+    /// Guarded or not.
+    #[must_use]
+    pub const fn with_guarded(self, on: bool) -> Self {
+        self.with(GUARDED, on)
+    }
+
+    /// The output address is in the non-secure space (NS): in secure state only.
+    pub const fn non_secure(self) -> bool {
+        self.0 & NON_SECURE != 0
+    }
+
+    /// In the non-secure space or not.
+    #[must_use]
+    pub const fn with_non_secure(self, on: bool) -> Self {
+        self.with(NON_SECURE, on)
+    }
+
+    /// Three bits for the kernel's own use (58:56); hardware ignores them.
+    pub const fn software(self) -> u8 {
+        (self.0 >> SOFTWARE_SHIFT & 7) as u8
+    }
+
+    /// With the low three bits of `software`.
+    #[must_use]
+    pub const fn with_software(self, software: u8) -> Self {
+        Self(self.0 & !(7 << SOFTWARE_SHIFT) | (software as u64 & 7) << SOFTWARE_SHIFT)
+    }
 
     /// Whether somebody may both write and execute.
     ///
     /// What EL0 may write, EL1 cannot execute whatever PXN says (Arm ARM D8.4.1), so only EL0's own permission counts there.
-    pub const fn is_write_execute(&self) -> bool {
-        self.write && (self.user_execute && self.user || self.privileged_execute && !self.user)
+    #[inline(always)]
+    pub const fn is_write_execute(self) -> bool {
+        self.write() && if self.user() { self.user_execute() } else { self.privileged_execute() }
+    }
+}
+
+impl fmt::Debug for Attributes {
+    /// The fields, by name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attributes")
+            .field("memory", &self.memory().number())
+            .field("shareability", &self.shareability())
+            .field("write", &self.write())
+            .field("user", &self.user())
+            .field("user_execute", &self.user_execute())
+            .field("privileged_execute", &self.privileged_execute())
+            .field("track_dirty", &self.track_dirty())
+            .field("guarded", &self.guarded())
+            .field("non_secure", &self.non_secure())
+            .field("software", &self.software())
+            .finish()
     }
 }
 
@@ -219,14 +362,11 @@ bitflags! {
 impl Hierarchical {
     /// The attributes that are left of `leaf`.
     pub const fn apply(self, leaf: Attributes) -> Attributes {
-        Attributes {
-            write: leaf.write && !self.contains(Self::READ_ONLY),
-            user: leaf.user && !self.contains(Self::NO_USER),
-            user_execute: leaf.user_execute && !self.contains(Self::NO_USER_EXECUTE),
-            privileged_execute: leaf.privileged_execute && !self.contains(Self::NO_PRIVILEGED_EXECUTE),
-            non_secure: leaf.non_secure || self.contains(Self::NON_SECURE),
-            ..leaf
-        }
+        leaf.with_write(leaf.write() && !self.contains(Self::READ_ONLY))
+            .with_user(leaf.user() && !self.contains(Self::NO_USER))
+            .with_user_execute(leaf.user_execute() && !self.contains(Self::NO_USER_EXECUTE))
+            .with_privileged_execute(leaf.privileged_execute() && !self.contains(Self::NO_PRIVILEGED_EXECUTE))
+            .with_non_secure(leaf.non_secure() || self.contains(Self::NON_SECURE))
     }
 }
 
@@ -244,9 +384,17 @@ mod tests {
 
     #[test]
     fn a_writable_page_of_el0_is_not_executable_by_el1() {
-        let user = Attributes { privileged_execute: true, ..Attributes::USER_DATA };
-        assert!(!user.is_write_execute());
-        assert!(Attributes { user_execute: true, ..Attributes::USER_DATA }.is_write_execute());
-        assert!(Attributes { privileged_execute: true, ..Attributes::KERNEL_DATA }.is_write_execute());
+        assert!(!Attributes::USER_DATA.with_privileged_execute(true).is_write_execute());
+        assert!(Attributes::USER_DATA.with_user_execute(true).is_write_execute());
+        assert!(Attributes::KERNEL_DATA.with_privileged_execute(true).is_write_execute());
+    }
+
+    #[test]
+    fn tracking_is_for_what_may_be_written() {
+        let tracked = Attributes::USER_DATA.with_track_dirty(true);
+        assert!(tracked.write() && tracked.track_dirty());
+        assert_eq!(tracked.with_track_dirty(false), Attributes::USER_DATA);
+        assert_eq!(tracked.with_write(false), Attributes::USER_RODATA);
+        assert_eq!(Attributes::USER_RODATA.with_track_dirty(true), Attributes::USER_RODATA);
     }
 }

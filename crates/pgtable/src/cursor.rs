@@ -11,6 +11,7 @@ use crate::memory::{FrameAllocator, TableMemory};
 use crate::space::Mapping;
 use crate::sync::yield_now;
 use crate::walk::Path;
+use core::marker::PhantomData;
 use tlbi::{Issue, Level, PhysAddr, Pinned, VaRange, VirtAddr};
 
 /// Stands on a page of a range and moves on with each step; from [`Edit::cursor`].
@@ -29,22 +30,37 @@ where
     at: u64,
     range: VaRange,
     over: bool,
-    here: Option<Here<'c>>,
+    here: Option<Here<'c, G>>,
 }
 
 /// The table of pages in which the cursor stands.
-struct Here<'c> {
+struct Here<'c, G> {
     /// The entry that points at it.
-    slot: PhysAddr,
+    slot_of_table: PhysAddr,
     pointer: Descriptor,
     table: PhysAddr,
     start: u64,
     last: u64,
     /// What was unmapped in it and is not in the gather's record yet.
     cleared: Touched,
-    /// Nothing pending lies in it but what this change has removed.
-    flushed: bool,
+    /// Something was unmapped in it.
+    emptied: bool,
+    /// Nothing pending lies in it.
+    fresh: bool,
     _reader: Reader<'c>,
+    geometry: PhantomData<G>,
+}
+
+impl<G: Geometry> Here<'_, G> {
+    #[inline(always)]
+    fn holds(&self, va: u64) -> bool {
+        self.start <= va && va <= self.last
+    }
+
+    #[inline(always)]
+    fn slot(&self, va: u64) -> PhysAddr {
+        PhysAddr::new(self.table.bits().wrapping_add(va.wrapping_sub(self.start) >> G::GRANULE.shift() << 3))
+    }
 }
 
 impl<'c, M, A, I, P, G> Edit<'c, M, A, I, P, G>
@@ -126,8 +142,31 @@ where
     ///
     /// # Errors
     /// As [`Edit::map`], [`Error::OutsideSpace`] past the end; it stays where it is then.
-    #[inline]
+    #[inline(always)]
     pub fn map(&mut self, frame: PhysAddr, attributes: Attributes) -> Result<(), Error> {
+        let space = self.edit.space;
+        match &self.here {
+            Some(here) if here.fresh && here.holds(self.at) && !self.over => {
+                let slot = here.slot(self.at);
+                let good = frame.bits() & (G::PAGE - 1) == 0
+                    && frame.bits() >> space.pa_bits == 0
+                    && (!attributes.is_write_execute() || space.write_execute)
+                    && !Descriptor::from_bits(space.memory.load(slot)).is_valid();
+                if good {
+                    let new = Descriptor::leaf::<G>(Level::L3, frame, attributes, space.asid().is_none());
+                    space.memory.store(slot, new.bits());
+                    self.advance();
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.map_first(frame, attributes)
+    }
+
+    /// The first page in a table, and whatever is refused.
+    #[inline(never)]
+    fn map_first(&mut self, frame: PhysAddr, attributes: Attributes) -> Result<(), Error> {
         let page = self.page()?;
         let space = self.edit.space;
         let Some(slot) = self.slot()? else {
@@ -143,11 +182,7 @@ where
         if Descriptor::from_bits(space.memory.load(slot)).is_valid() {
             return Err(Error::AlreadyMapped { range: page, at: page.start() });
         }
-        if let Some(here) = &self.here {
-            if !here.flushed || here.cleared.is_some() || self.edit.gather.stale().is_some() {
-                self.flush_pending(page);
-            }
-        }
+        self.flush_pending(page);
         let new = Descriptor::leaf::<G>(Level::L3, frame, attributes, space.asid().is_none());
         space.memory.store(slot, new.bits());
         self.edit.published = false;
@@ -160,8 +195,33 @@ where
     ///
     /// # Errors
     /// As [`Edit::unmap`] but for holes, [`Error::OutsideSpace`] past the end; it stays where it is then.
-    #[inline]
+    #[inline(always)]
     pub fn unmap(&mut self) -> Result<Option<Mapping>, Error> {
+        let va = VirtAddr::new(self.at);
+        match &self.here {
+            Some(here) if here.holds(self.at) && !self.over => {
+                let slot = here.slot(self.at);
+                let memory = &self.edit.space.memory;
+                let old = Descriptor::from_bits(memory.load(slot));
+                // One more of a run of equal pages: no room is needed, and `note` asks the gather how far it goes.
+                if here.cleared.is_some()
+                    && !old.is_volatile()
+                    && !old.is_contiguous()
+                    && self.edit.gather.goes_on(va, old, Level::L3)
+                {
+                    memory.store(slot, 0);
+                    self.advance();
+                    return Ok(Some(Mapping::new::<G>(va, old, Level::L3)));
+                }
+            }
+            _ => {}
+        }
+        self.unmap_first()
+    }
+
+    /// The first page of a run of equal ones.
+    #[inline(never)]
+    fn unmap_first(&mut self) -> Result<Option<Mapping>, Error> {
         let page = self.page()?;
         let memory = &self.edit.space.memory;
         let slot = self.slot()?;
@@ -177,7 +237,7 @@ where
         if !self.edit.gather.has_room() {
             self.leave();
             self.edit.flush();
-            return self.unmap();
+            return self.unmap_first();
         }
         let mut was = old;
         if old.is_volatile() {
@@ -191,6 +251,7 @@ where
         self.edit.gather.leaves(va, Level::L3, was, 1);
         if let Some(here) = &mut self.here {
             here.cleared.add(self.at, self.at | (G::PAGE - 1), Level::L3);
+            here.fresh = false;
         }
         self.advance();
         Ok(Some(Mapping::new::<G>(va, was, Level::L3)))
@@ -226,9 +287,7 @@ where
     #[inline(always)]
     fn slot(&mut self) -> Result<Option<PhysAddr>, Error> {
         match &self.here {
-            Some(here) if here.start <= self.at && self.at <= here.last => {
-                Ok(Some(PhysAddr::new(here.table.bits() + ((self.at - here.start) >> G::shift(Level::L3) << 3))))
-            }
+            Some(here) if here.holds(self.at) => Ok(Some(here.slot(self.at))),
             _ => self.enter(),
         }
     }
@@ -245,13 +304,15 @@ where
             if take(&space.memory, slot, pointer) {
                 let span = va.align_down(G::size(Level::L2)).bits();
                 self.here = Some(Here {
-                    slot,
+                    slot_of_table: slot,
                     pointer,
                     table: pointer.next::<G>(),
                     start: span,
                     last: span + (G::size(Level::L2) - 1),
                     cleared: Touched::default(),
-                    flushed: false,
+                    emptied: false,
+                    geometry: PhantomData,
+                    fresh: false,
                     _reader: reader,
                 });
                 return Ok(Some(path.last().0));
@@ -265,34 +326,36 @@ where
     }
 
     /// Something is about to be mapped at `page`.
-    #[cold]
     fn flush_pending(&mut self, page: VaRange) {
         self.note();
         let Some(here) = &mut self.here else { return };
-        if !here.flushed {
-            here.flushed = true;
-            let table = VaRange::new(VirtAddr::new(here.start), here.last - here.start + 1);
-            self.edit.flush_pending(table.unwrap_or(page));
-        } else {
-            self.edit.flush_pending(page);
-        }
+        here.fresh = true;
+        let table = VaRange::new(VirtAddr::new(here.start), here.last - here.start + 1);
+        self.edit.flush_pending(table.unwrap_or(page));
     }
 
     /// What was cleared here is in the record.
     fn note(&mut self) {
-        if let Some(stale) = self.here.as_mut().and_then(|here| core::mem::take(&mut here.cleared).stale()) {
+        let Some(here) = &mut self.here else { return };
+        let mut cleared = core::mem::take(&mut here.cleared);
+        if cleared.is_some() {
+            here.emptied = true;
+            if let Some((first, last)) = self.edit.gather.last_run() {
+                cleared.add(first, last, Level::L3);
+            }
+        }
+        if let Some(stale) = cleared.stale() {
             self.edit.take_away(stale);
         }
     }
 
     /// Gives the table back; if it may have become empty, frees it.
     fn leave(&mut self) {
-        let emptied = self.here.as_ref().is_some_and(|here| here.cleared.is_some());
         self.note();
         if let Some(here) = self.here.take() {
-            release(&self.edit.space.memory, here.slot, here.pointer);
+            release(&self.edit.space.memory, here.slot_of_table, here.pointer);
             drop(here._reader);
-            if emptied {
+            if here.emptied {
                 self.edit.prune(VirtAddr::new(here.start));
             }
         }

@@ -6,15 +6,13 @@
 //!           11 nG  10 AF  9:8 SH, or address bits 51:50 with LPA2  7:6 AP  5 NS  4:2 AttrIndx    page 1 1, block 0 1
 //! ```
 
-use crate::attributes::{AttrIndex, Attributes, Hierarchical, Shareability};
+use crate::attributes::{Attributes, Hierarchical, Shareability};
 use crate::geometry::Geometry;
 use tlbi::{Granule, Level, PhysAddr};
 
 const VALID: u64 = 1 << 0;
 /// Below level 3: a table. At level 3: a page.
 const TABLE_OR_PAGE: u64 = 1 << 1;
-const ATTR_INDEX_SHIFT: u32 = 2;
-const NON_SECURE: u64 = 1 << 5;
 const AP_USER: u64 = 1 << 6;
 const AP_READ_ONLY: u64 = 1 << 7;
 const SH_SHIFT: u32 = 8;
@@ -31,12 +29,7 @@ const UXN: u64 = 1 << 54;
 const SOFTWARE_DIRTY: u64 = 1 << 55;
 /// Of a table: taken. Bits 58:55 of a table descriptor are ignored by hardware.
 const TAKEN: u64 = 1 << 55;
-const SOFTWARE_SHIFT: u32 = 56;
-const SOFTWARE: u64 = 7 << SOFTWARE_SHIFT;
 const HIERARCHICAL_SHIFT: u32 = 59;
-
-/// What a leaf permits and where it may not differ within a run: all but the address, nT and what hardware updates.
-const PERMISSIONS: u64 = AP_USER | AP_READ_ONLY | DIRTY_MANAGED | PXN | UXN | GUARDED | SOFTWARE | SOFTWARE_DIRTY;
 
 /// The 64 bits of a table entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -87,36 +80,19 @@ impl Descriptor {
     /// A leaf at `level`, with its access flag set. A page that tracks its dirty state begins clean.
     #[inline(always)]
     pub fn leaf<G: Geometry>(level: Level, frame: PhysAddr, attributes: Attributes, global: bool) -> Self {
-        let a = attributes;
-        let mut bits = place::<G>(frame) | VALID | ACCESS_FLAG;
+        let mut bits = place::<G>(frame) | attributes.bits() & fields::<G>() | VALID | ACCESS_FLAG;
         bits |= if level == Level::L3 { TABLE_OR_PAGE } else { 0 };
-        bits |= (a.memory.number() as u64) << ATTR_INDEX_SHIFT;
-        bits |= if G::LPA2 { 0 } else { (a.shareability as u64) << SH_SHIFT };
         bits |= if global { 0 } else { NON_GLOBAL };
-        bits |= if a.non_secure { NON_SECURE } else { 0 };
-        Self(bits).with_permissions(Self::permissions(a))
+        Self(bits)
     }
 
-    /// The bits that say what `a` permits; clean, where dirty state is tracked.
+    /// The same leaf with these attributes. What was dirty stays so.
     #[inline(always)]
-    pub(crate) const fn permissions(a: Attributes) -> u64 {
-        let mut bits = (a.software as u64) << SOFTWARE_SHIFT & SOFTWARE;
-        bits |= if a.user { AP_USER } else { 0 };
-        bits |= if a.write && !a.track_dirty { 0 } else { AP_READ_ONLY };
-        bits |= if a.write && a.track_dirty { DIRTY_MANAGED } else { 0 };
-        bits |= if a.user_execute { 0 } else { UXN };
-        bits |= if a.privileged_execute { 0 } else { PXN };
-        bits |= if a.guarded { GUARDED } else { 0 };
-        bits
-    }
-
-    /// The same leaf, permitting what `permissions` says. What was dirty stays so.
-    #[inline(always)]
-    pub(crate) const fn with_permissions(self, permissions: u64) -> Self {
-        let mut bits = self.0 & !PERMISSIONS | permissions;
+    pub(crate) fn with_attributes<G: Geometry>(self, attributes: Attributes) -> Self {
+        let mut bits = self.0 & !(fields::<G>() | SOFTWARE_DIRTY) | attributes.bits() & fields::<G>();
         if self.is_dirty() {
             // Tracked and dirty is writable; in all other cases a software bit remembers.
-            if permissions & DIRTY_MANAGED != 0 {
+            if bits & DIRTY_MANAGED != 0 {
                 bits &= !AP_READ_ONLY;
             } else {
                 bits |= SOFTWARE_DIRTY;
@@ -140,6 +116,14 @@ impl Descriptor {
             (true, false, false) if G::has_leaves(level) => Kind::Leaf,
             _ => Kind::Invalid,
         }
+    }
+
+    /// Whether all entries of a table of pages are pages.
+    #[inline(always)]
+    pub(crate) fn all_pages(mut entries: impl Iterator<Item = Self>) -> bool {
+        entries
+            .try_fold((), |(), entry| (entry.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE).then_some(()))
+            .is_some()
     }
 
     /// What it is at `level`, read.
@@ -167,25 +151,10 @@ impl Descriptor {
     }
 
     /// Of a leaf: what it permits, tracked dirty pages counting as writable.
-    #[inline]
+    #[inline(always)]
     pub fn attributes<G: Geometry>(self) -> Attributes {
-        let bit = |mask: u64| self.0 & mask != 0;
-        Attributes {
-            memory: AttrIndex::of_bits(self.0 >> ATTR_INDEX_SHIFT),
-            shareability: match (G::LPA2, self.0 >> SH_SHIFT & 3) {
-                (false, 2) => Shareability::Outer,
-                (true, _) | (false, 3) => Shareability::Inner,
-                _ => Shareability::NonShareable,
-            },
-            write: !bit(AP_READ_ONLY) || bit(DIRTY_MANAGED),
-            user: bit(AP_USER),
-            user_execute: !bit(UXN),
-            privileged_execute: !bit(PXN),
-            track_dirty: bit(DIRTY_MANAGED),
-            guarded: bit(GUARDED),
-            non_secure: bit(NON_SECURE),
-            software: (self.0 >> SOFTWARE_SHIFT & 7) as u8,
-        }
+        let attributes = Attributes::of_leaf(self.0);
+        if G::LPA2 { attributes.with_shareability(Shareability::Inner) } else { attributes }
     }
 
     /// Of a table descriptor: what it forbids.
@@ -262,7 +231,7 @@ impl Descriptor {
     #[inline(always)]
     pub(crate) fn conflicts(self, new: Self, level: Level) -> bool {
         let nt = if level == Level::L3 { 0 } else { NT };
-        (self.0 ^ new.0) & !(PERMISSIONS | ACCESS_FLAG | nt | CONTIGUOUS) != 0
+        (self.0 ^ new.0) & !(Attributes::PERMISSIONS | SOFTWARE_DIRTY | ACCESS_FLAG | nt | CONTIGUOUS) != 0
     }
 
     #[inline(always)]
@@ -301,19 +270,24 @@ impl Descriptor {
         Self(self.0 | place::<G>(output))
     }
 
-    /// The same leaf with another memory type, shareability, address space and permissions.
-    pub(crate) fn with_attributes<G: Geometry>(self, a: Attributes) -> Self {
-        let typed = Self::leaf::<G>(Level::L3, PhysAddr::new(0), a, true).0;
-        let mask = 7 << ATTR_INDEX_SHIFT | NON_SECURE | if G::LPA2 { 0 } else { 3 << SH_SHIFT };
-        Self(self.0 & !mask | typed & mask).with_permissions(Self::permissions(a))
-    }
-
     /// The same leaf at another level, for the frame `output`.
     #[inline(always)]
     pub(crate) fn resized<G: Geometry>(self, level: Level, output: PhysAddr) -> Self {
         // nT is among the address bits of a page.
         let kept = self.0 & !(place::<G>(PhysAddr::new(u64::MAX)) | TABLE_OR_PAGE | CONTIGUOUS);
         Self(kept | place::<G>(output) | if level == Level::L3 { TABLE_OR_PAGE } else { 0 })
+    }
+
+    /// The same leaf for the address `size` bytes further on, if that does not carry over into upper bits that stand elsewhere.
+    #[inline(always)]
+    pub(crate) const fn following(self, size: u64) -> Self {
+        Self(self.0.wrapping_add(size))
+    }
+
+    /// Everything but the address bits that stand where they belong.
+    #[inline(always)]
+    pub(crate) fn without_address<G: Geometry>(self) -> Self {
+        Self(self.0 & !in_place::<G>())
     }
 
     /// Broken, as in break-before-make: invalid, but what it was can be told.
@@ -341,6 +315,12 @@ impl Descriptor {
     pub(crate) const fn released(self) -> Self {
         Self(self.0 & !TAKEN)
     }
+}
+
+/// Where a leaf has its attributes. With LPA2 two address bits are in the place of SH.
+#[inline(always)]
+fn fields<G: Geometry>() -> u64 {
+    if G::LPA2 { Attributes::ALL & !Attributes::SHAREABILITY } else { Attributes::ALL }
 }
 
 /// Bits that hold an address as it stands, without those that have moved.

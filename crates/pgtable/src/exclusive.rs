@@ -53,6 +53,13 @@ impl Partial {
     }
 }
 
+/// What somebody else has. The root table and its first entry have one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    Root,
+    Entry(PhysAddr),
+}
+
 /// All tables of a range, taken. Dropping it gives them back.
 #[derive(Debug)]
 pub(crate) struct Hold<'s, M: TableMemory, G: Geometry> {
@@ -61,8 +68,8 @@ pub(crate) struct Hold<'s, M: TableMemory, G: Geometry> {
     root_taken: &'s AtomicBool,
     range: VaRange,
     partial: Partial,
-    /// The first entry that could not be taken; nothing from there on is ours.
-    failed: Option<PhysAddr>,
+    /// Where it could not go on; nothing from there on is ours.
+    failed: Option<Failed>,
     reader: Option<Reader<'s>>,
     geometry: core::marker::PhantomData<G>,
 }
@@ -71,6 +78,11 @@ pub(crate) struct Hold<'s, M: TableMemory, G: Geometry> {
 #[inline]
 pub(crate) fn take<M: TableMemory>(memory: &M, slot: PhysAddr, descriptor: Descriptor) -> bool {
     !descriptor.is_taken() && memory.compare_exchange(slot, descriptor.bits(), descriptor.taken().bits()).is_ok()
+}
+
+/// Takes the root table. Whether it was free.
+pub(crate) fn take_root(taken: &AtomicBool) -> bool {
+    taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
 /// Gives a table back.
@@ -115,8 +127,8 @@ impl<'s, M: TableMemory, G: Geometry> Hold<'s, M, G> {
     fn try_take(&mut self, intent: Intent) -> bool {
         let needs = needs::<M, G>(self.memory, self.root, G::ROOT, self.range.start(), self.range.last(), intent);
         if needs {
-            if self.root_taken.swap(true, Ordering::Acquire) {
-                self.failed = Some(self.root);
+            if !take_root(self.root_taken) {
+                self.failed = Some(Failed::Root);
                 return false;
             }
             *self.partial.of(self.range, G::ROOT, self.range.start()) = true;
@@ -146,7 +158,7 @@ impl<'s, M: TableMemory, G: Geometry> Hold<'s, M, G> {
     }
 
     fn release_all(&mut self) {
-        if self.failed == Some(self.root) {
+        if self.failed == Some(Failed::Root) {
             return;
         }
         let mut visitor = Release { hold: self, open: [None; 5] };
@@ -205,7 +217,7 @@ impl<M: TableMemory, G: Geometry> Visitor<M, G> for Take<'_, '_, M, G> {
         let table = at.descriptor().next::<G>();
         let needed = always || needs::<M, G>(at.memory(), table, below, at.start(), at.last(), self.intent);
         if needed && !take(at.memory(), at.slot(), at.descriptor()) {
-            self.hold.failed = Some(at.slot());
+            self.hold.failed = Some(Failed::Entry(at.slot()));
             return Next::Stop;
         }
         self.taken[index(below)] = needed;
@@ -221,7 +233,7 @@ impl<M: TableMemory, G: Geometry> Visitor<M, G> for Take<'_, '_, M, G> {
             return Next::Skip;
         }
         // There was a table a moment ago, when it was found that this one need not be taken.
-        self.hold.failed = Some(at.slot());
+        self.hold.failed = Some(Failed::Entry(at.slot()));
         Next::Stop
     }
 }
@@ -234,7 +246,7 @@ struct Release<'h, 's, M: TableMemory, G: Geometry> {
 
 impl<M: TableMemory, G: Geometry> Visitor<M, G> for Release<'_, '_, M, G> {
     fn table_pre(&mut self, at: &Visit<'_, M, G>) -> Next {
-        if self.hold.failed == Some(at.slot()) {
+        if self.hold.failed == Some(Failed::Entry(at.slot())) {
             return Next::Stop;
         }
         let Some(below) = at.level().below() else { return Next::Skip };
@@ -256,6 +268,6 @@ impl<M: TableMemory, G: Geometry> Visitor<M, G> for Release<'_, '_, M, G> {
     }
 
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
-        if self.hold.failed == Some(at.slot()) { Next::Stop } else { Next::Skip }
+        if self.hold.failed == Some(Failed::Entry(at.slot())) { Next::Stop } else { Next::Skip }
     }
 }

@@ -12,7 +12,9 @@
 use crate::descriptor::{Descriptor, Kind};
 use crate::geometry::Geometry;
 use crate::grace::Reader;
-use crate::memory::{FrameAllocator, TableMemory, entry};
+#[cfg(feature = "fault-injection")]
+use crate::memory::FrameAllocator;
+use crate::memory::{TableMemory, entry};
 use core::marker::PhantomData;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 
@@ -49,51 +51,33 @@ impl Released {
     }
 }
 
-/// Who takes frames back, many at a time: so that what a caller's closure does is compiled into a loop.
-pub(crate) trait Owner {
-    fn take(&mut self, released: &[Released]);
+/// Who takes frames back: a caller's closure, compiled into the loop over a table.
+pub(crate) trait Owner<M, G> {
+    /// `count` adjacent leaves, of adjacent frames and equal state.
+    fn leaves(&mut self, va: VirtAddr, descriptor: Descriptor, level: Level, count: u64);
+
+    /// All pages that a table maps, which translates from `start` on.
+    fn table(&mut self, memory: &M, table: PhysAddr, start: VirtAddr);
 }
 
-impl<F: FnMut(Released) + ?Sized> Owner for &mut F {
-    fn take(&mut self, released: &[Released]) {
-        released.iter().copied().for_each(&mut **self);
-    }
-}
-
-/// Frames on their way to their owner; dropping it delivers the rest.
-pub(crate) struct Batches<'o> {
-    owner: &'o mut dyn Owner,
-    batch: [Released; 32],
-    len: usize,
-}
-
-impl<'o> Batches<'o> {
-    pub(crate) fn new(owner: &'o mut dyn Owner) -> Self {
-        let none = Released { va: VirtAddr::new(0), frame: PhysAddr::new(0), size: 0, accessed: false, dirty: false };
-        Self { owner, batch: [none; 32], len: 0 }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, released: Released) {
-        if let Some(place) = self.batch.get_mut(self.len) {
-            *place = released;
-            self.len += 1;
-        }
-        if self.len == self.batch.len() {
-            self.deliver();
+impl<M: TableMemory, G: Geometry, F: FnMut(Released) + ?Sized> Owner<M, G> for &mut F {
+    fn leaves(&mut self, va: VirtAddr, descriptor: Descriptor, level: Level, count: u64) {
+        let first = Released::new::<G>(va, descriptor, level);
+        for n in 0..count {
+            let distance = n << G::shift(level);
+            let va = VirtAddr::new(va.bits() + distance);
+            self(Released { va, frame: PhysAddr::new(first.frame.bits() + distance), ..first });
         }
     }
 
-    #[inline(never)]
-    fn deliver(&mut self) {
-        let len = core::mem::take(&mut self.len);
-        self.owner.take(self.batch.get(..len).unwrap_or(&[]));
-    }
-}
-
-impl Drop for Batches<'_> {
-    fn drop(&mut self) {
-        self.deliver();
+    fn table(&mut self, memory: &M, table: PhysAddr, start: VirtAddr) {
+        for index in 0..G::ENTRIES {
+            let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
+            if descriptor.kind::<G>(Level::L3) == Kind::Leaf {
+                let va = VirtAddr::new(start.bits().wrapping_add(index as u64 * G::PAGE));
+                self(Released::new::<G>(va, descriptor, Level::L3));
+            }
+        }
     }
 }
 
@@ -136,20 +120,7 @@ struct Cleared {
     va: VirtAddr,
     descriptor: Descriptor,
     level: Level,
-    count: u16,
-}
-
-impl Cleared {
-    /// How many they are together with `next`, if one record can hold both.
-    #[inline(always)]
-    fn and<G: Geometry>(&self, next: &Self, _: PhantomData<G>) -> Option<u16> {
-        let distance = u64::from(self.count) << G::shift(self.level);
-        let state = |cleared: &Self| (cleared.level, cleared.descriptor.is_accessed(), cleared.descriptor.is_dirty());
-        let adjacent = self.va.bits() + distance == next.va.bits()
-            && self.descriptor.output::<G>(self.level).bits() + distance
-                == next.descriptor.output::<G>(next.level).bits();
-        if adjacent && state(self) == state(next) { self.count.checked_add(next.count) } else { None }
-    }
+    count: u64,
 }
 
 /// A table that was unlinked, and what hangs below it.
@@ -179,7 +150,7 @@ impl<T: Copy, const N: usize> Batch<T, N> {
 
     #[inline(always)]
     fn last_mut(&mut self) -> Option<&mut T> {
-        self.items.get_mut(self.len.checked_sub(1)?)?.as_mut()
+        self.items.get_mut(self.len.wrapping_sub(1))?.as_mut()
     }
 
     /// Whether there was room.
@@ -207,12 +178,15 @@ pub(crate) struct Gather<G> {
     stale: Option<Stale>,
     leaves: Batch<Cleared, MAX_LEAVES>,
     trees: Batch<Tree, MAX_TREES>,
+    /// The leaf that would go on where the last one in the batch ends.
+    next: (VirtAddr, Descriptor),
     geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> Gather<G> {
     pub(crate) const fn new() -> Self {
-        Self { stale: None, leaves: Batch::new(), trees: Batch::new(), geometry: PhantomData }
+        let next = (VirtAddr::new(0), Descriptor::INVALID);
+        Self { stale: None, leaves: Batch::new(), trees: Batch::new(), next, geometry: PhantomData }
     }
 
     /// Room for one more leaf or run.
@@ -242,19 +216,38 @@ impl<G: Geometry> Gather<G> {
         Stale::add(&mut self.stale, stale);
     }
 
+    /// Whether the leaf goes on where the last run of leaves in the batch ends, and is equal but for its address: it is recorded then.
+    #[inline(always)]
+    pub(crate) fn goes_on(&mut self, va: VirtAddr, descriptor: Descriptor, level: Level) -> bool {
+        let goes_on = (va, descriptor) == self.next;
+        if goes_on {
+            self.leaves(va, level, descriptor, 1);
+        }
+        goes_on
+    }
+
+    /// The addresses of the last run in the batch.
+    pub(crate) fn last_run(&mut self) -> Option<(u64, u64)> {
+        let last = self.leaves.last_mut()?;
+        let start = last.va.bits();
+        Some((start, start + ((last.count << G::shift(last.level)) - 1)))
+    }
+
     /// `count` adjacent leaves were cleared, which mapped adjacent frames; what became stale by it is [noted](Self::note) apart.
     /// Call [`has_room`](Self::has_room) first.
-    #[inline]
-    pub(crate) fn leaves(&mut self, va: VirtAddr, level: Level, descriptor: Descriptor, count: u16) {
-        let new = Cleared { va, descriptor, level, count };
-        if let Some(last) = self.leaves.last_mut() {
-            if let Some(longer) = last.and(&new, self.geometry) {
-                last.count = longer;
-                return;
+    #[inline(always)]
+    pub(crate) fn leaves(&mut self, va: VirtAddr, level: Level, descriptor: Descriptor, count: u64) {
+        let goes_on = (va, descriptor) == self.next;
+        let size = count << G::shift(level);
+        // Where an address does not carry over into its upper bits, one run more is recorded.
+        self.next = (VirtAddr::new(va.bits().wrapping_add(size)), descriptor.following(size));
+        match self.leaves.last_mut() {
+            Some(last) if goes_on && last.level == level => last.count += count,
+            _ => {
+                let kept = self.leaves.push(Cleared { va, descriptor, level, count });
+                debug_assert!(kept, "has_room was not asked");
             }
         }
-        let kept = self.leaves.push(new);
-        debug_assert!(kept, "has_room was not asked");
     }
 
     /// The table at `table`, to which an entry at `level` pointed that translates from `start` on, was unlinked with all that
@@ -308,31 +301,25 @@ impl<G: Geometry> Gather<G> {
         &mut self,
         memory: &M,
         frames: &A,
-        owner: &mut dyn Owner,
+        owner: &mut dyn Owner<M, G>,
     ) {
-        let mut batches = Batches::new(owner);
         self.trees.drain().for_each(|tree| {
-            harvest::<M, G>(memory, tree.table, tree.level, tree.start, &mut batches, &mut |table| frames.free(table))
+            harvest::<M, G>(memory, tree.table, tree.level, tree.start, owner, &mut |table| frames.free(table))
         });
     }
 
     /// Gives back what was flushed: leaves to their owner, tables to the readers' grace. Nothing while the record is not empty.
-    pub(crate) fn release<M: TableMemory>(&mut self, memory: &M, owner: &mut dyn Owner, reader: &Reader<'_>) {
+    pub(crate) fn release<M: TableMemory>(&mut self, memory: &M, owner: &mut dyn Owner<M, G>, reader: &Reader<'_>) {
         if self.stale.is_some() {
             return;
         }
-        let mut batches = Batches::new(owner);
+        self.next = (VirtAddr::new(0), Descriptor::INVALID);
         for cleared in self.leaves.drain() {
-            let size = G::size(cleared.level);
-            let first = Released::new::<G>(cleared.va, cleared.descriptor, cleared.level);
-            for n in 0..u64::from(cleared.count) {
-                let va = VirtAddr::new(first.va.bits() + n * size);
-                batches.push(Released { va, frame: PhysAddr::new(first.frame.bits() + n * size), ..first });
-            }
+            owner.leaves(cleared.va, cleared.descriptor, cleared.level, cleared.count);
         }
         for tree in self.trees.drain() {
             let retire = &mut |table| reader.retire(memory, table);
-            harvest::<M, G>(memory, tree.table, tree.level, tree.start, &mut batches, retire);
+            harvest::<M, G>(memory, tree.table, tree.level, tree.start, owner, retire);
         }
     }
 }
@@ -343,21 +330,21 @@ pub(crate) fn harvest<M: TableMemory, G: Geometry>(
     table: PhysAddr,
     level: Level,
     start: VirtAddr,
-    owner: &mut Batches<'_>,
+    owner: &mut dyn Owner<M, G>,
     tables: &mut impl FnMut(PhysAddr),
 ) {
+    let Some(below) = level.below() else {
+        owner.table(memory, table, start);
+        return tables(table);
+    };
     let shift = G::shift(level);
     for index in 0..G::entries(level) {
         let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
         let va = VirtAddr::new(start.bits() + ((index as u64) << shift));
         match descriptor.kind::<G>(level) {
             Kind::Invalid => {}
-            Kind::Leaf => owner.push(Released::new::<G>(va, descriptor, level)),
-            Kind::Table => {
-                if let Some(below) = level.below() {
-                    harvest::<M, G>(memory, descriptor.next::<G>(), below, va, owner, tables);
-                }
-            }
+            Kind::Leaf => owner.leaves(va, descriptor, level, 1),
+            Kind::Table => harvest::<M, G>(memory, descriptor.next::<G>(), below, va, owner, tables),
         }
     }
     tables(table);

@@ -68,7 +68,7 @@ impl Grace {
                 return;
             }
             // One at a time: a second one could reach the tables of a younger epoch.
-            if self.ending.swap(true, Ordering::Acquire) {
+            if self.ending.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
                 return;
             }
             let epoch = self.epoch.load(Ordering::Relaxed);

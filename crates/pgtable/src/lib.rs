@@ -31,4 +31,4 @@ pub use geometry::{Format, Geometry, K4, K4Wide, K16, K16Wide, K64, Lower, Upper
 pub use memory::{FrameAllocator, TableMemory};
 pub use record::{Census, Remedy};
 pub use space::{AddressSpace, Mapping};
-pub use walk::{Next, Visit, Visitor};
+pub use walk::{Next, Pages, Visit, Visitor};

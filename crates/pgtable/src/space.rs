@@ -21,7 +21,7 @@ use crate::attributes::Attributes;
 use crate::descriptor::{Descriptor, Entry, Kind};
 use crate::edit::Edit;
 use crate::error::Error;
-use crate::gather::{Batches, Released, Stale, harvest};
+use crate::gather::{Released, Stale, harvest};
 use crate::geometry::{Geometry, K4, Lower};
 use crate::grace::{Grace, Reader};
 use crate::memory::{FrameAllocator, TableMemory};
@@ -29,11 +29,12 @@ use crate::record::{Census, Record, Remedy};
 use crate::sync::Lock;
 use crate::sync::atomic::AtomicBool;
 use crate::walk::{Next, Path, Visit, Visitor, walk};
+use core::fmt;
 use core::marker::PhantomData;
 use tlbi::{Asid, Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 
 /// A page or block that is mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mapping {
     /// Where.
     pub va: VirtAddr,
@@ -41,30 +42,62 @@ pub struct Mapping {
     pub frame: PhysAddr,
     /// What it permits, the restrictions of the tables above included where they were seen: see [`AddressSpace::lookup`].
     pub attributes: Attributes,
-    /// Level of the leaf.
-    pub level: Level,
-    /// Member of a contiguous run.
-    pub contiguous: bool,
-    /// The access flag.
-    pub accessed: bool,
-    /// Written to, as far as that is tracked.
-    pub dirty: bool,
+    /// The leaf's descriptor, with its level in place of the address: one word, so that it is handed on in a register.
+    rest: u64,
 }
 
 impl Mapping {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new<G: Geometry>(va: VirtAddr, descriptor: Descriptor, level: Level) -> Self {
         Self {
             va,
             frame: descriptor.output::<G>(level),
             attributes: descriptor.attributes::<G>(),
-            level,
-            contiguous: descriptor.is_contiguous(),
-            accessed: descriptor.is_accessed(),
-            dirty: descriptor.is_dirty(),
+            rest: descriptor.bits() & !LEVEL | ((level.number() + 1) as u64) << LEVEL_SHIFT,
         }
     }
+
+    fn descriptor(&self) -> Descriptor {
+        Descriptor::from_bits(self.rest)
+    }
+
+    /// Level of the leaf.
+    pub fn level(&self) -> Level {
+        Level::from_number((self.rest >> LEVEL_SHIFT & 7) as i8 - 1).unwrap_or(Level::L3)
+    }
+
+    /// Member of a contiguous run.
+    pub fn is_contiguous(&self) -> bool {
+        self.descriptor().is_contiguous()
+    }
+
+    /// The access flag.
+    pub fn is_accessed(&self) -> bool {
+        self.descriptor().is_accessed()
+    }
+
+    /// Written to since it was mapped or last cleaned, as far as that is tracked.
+    pub fn is_dirty(&self) -> bool {
+        self.descriptor().is_dirty()
+    }
 }
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("va", &self.va)
+            .field("frame", &self.frame)
+            .field("level", &self.level())
+            .field("attributes", &self.attributes)
+            .field("contiguous", &self.is_contiguous())
+            .field("accessed", &self.is_accessed())
+            .field("dirty", &self.is_dirty())
+            .finish()
+    }
+}
+
+const LEVEL_SHIFT: u32 = 16;
+const LEVEL: u64 = 7 << LEVEL_SHIFT;
 
 /// An address space: a tree of tables for TTBR0_EL1 or TTBR1_EL1, shaped by `G`; 4 KiB pages and the 48-bit lower half unless
 /// told.
@@ -323,7 +356,7 @@ impl<M: TableMemory, A: FrameAllocator, G: Geometry> AddressSpace<M, A, G> {
         let free = |table| self.frames.free(table);
         self.grace.finish(&self.memory, free);
         let start = G::EVERYTHING.start();
-        harvest::<M, G>(&self.memory, self.root, G::ROOT, start, &mut Batches::new(&mut owner), &mut { free });
+        harvest::<M, G>(&self.memory, self.root, G::ROOT, start, &mut owner, &mut { free });
     }
 }
 

@@ -39,6 +39,13 @@ pub enum Next {
 
 /// What to do at the entries of a walk.
 pub trait Visitor<M: TableMemory, G: Geometry> {
+    /// The entries of a table of pages, before they are visited one by one. [`Next::Skip`]: they need not be.
+    #[inline(always)]
+    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
+        let _ = at;
+        Next::Continue
+    }
+
     /// An entry that is no table: a leaf, or invalid. Read again afterwards.
     #[inline(always)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
@@ -58,6 +65,57 @@ pub trait Visitor<M: TableMemory, G: Geometry> {
     fn table_post(&mut self, at: &Visit<'_, M, G>) -> Next {
         let _ = at;
         Next::Continue
+    }
+}
+
+/// Adjacent entries of a table of pages.
+#[derive(Debug)]
+pub struct Pages<'m, M, G> {
+    memory: &'m M,
+    slot: PhysAddr,
+    start: VirtAddr,
+    last: VirtAddr,
+    geometry: PhantomData<G>,
+}
+
+impl<M: TableMemory, G: Geometry> Pages<'_, M, G> {
+    /// First address that they translate.
+    pub fn start(&self) -> VirtAddr {
+        self.start
+    }
+
+    /// Last address that they translate.
+    pub fn last(&self) -> VirtAddr {
+        self.last
+    }
+
+    /// The entries as they are read.
+    #[inline(always)]
+    pub fn entries(&self) -> impl Iterator<Item = Descriptor> + '_ {
+        let count = ((self.last.bits() - self.start.bits()) >> G::shift(Level::L3)) as usize + 1;
+        (0..count).map(|index| Descriptor::from_bits(self.memory.load(entry(self.slot, index))))
+    }
+
+    /// The visit of one of them, as it was read.
+    #[inline(always)]
+    pub(crate) fn visit_read(&self, index: usize, descriptor: Descriptor) -> Visit<'_, M, G> {
+        let slot = entry(self.slot, index);
+        let start = VirtAddr::new(self.start.bits() + index as u64 * G::PAGE);
+        Visit {
+            memory: self.memory,
+            slot,
+            descriptor,
+            level: Level::L3,
+            start,
+            last: VirtAddr::new(start.bits() | (G::PAGE - 1)),
+            geometry: PhantomData,
+        }
+    }
+
+    /// Whether each of them is a page.
+    #[inline(always)]
+    pub fn all_leaves(&self) -> bool {
+        Descriptor::all_pages(self.entries())
     }
 }
 
@@ -196,6 +254,11 @@ pub(crate) fn descend<M: TableMemory, G: Geometry, V: Visitor<M, G>>(
     let read = |slot| Descriptor::from_bits(memory.load(slot));
     let Some(below) = level.below() else {
         // Pages: nothing to descend into, so nothing to read again.
+        match visitor.pages(&Pages { memory, slot, start, last, geometry: PhantomData }) {
+            Next::Continue => {}
+            Next::Skip => return Ok(()),
+            Next::Stop => return Err(start),
+        }
         loop {
             let end = VirtAddr::new(start.bits() | span);
             let visit = Visit {

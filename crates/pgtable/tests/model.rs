@@ -57,8 +57,8 @@ enum Step {
 }
 
 fn kinds() -> [Attributes; 5] {
-    let tracked = Attributes { track_dirty: true, ..Attributes::USER_DATA };
-    let device = Attributes { memory: AttrIndex::new(2).expect("below 8"), ..Attributes::USER_DATA };
+    let tracked = Attributes::USER_DATA.with_track_dirty(true);
+    let device = Attributes::USER_DATA.with_memory(AttrIndex::new(2).expect("below 8"));
     [Attributes::USER_DATA, Attributes::USER_RODATA, Attributes::USER_CODE, tracked, device]
 }
 
@@ -162,8 +162,8 @@ impl<'b, G: Geometry> World<'b, G> {
         let Some((slot, descriptor, ..)) = find.0 else { return };
         let attributes = descriptor.attributes::<G>();
         let mut bits = descriptor.bits() | 1 << 10;
-        if write && attributes.write {
-            if attributes.track_dirty {
+        if write && attributes.write() {
+            if attributes.track_dirty() {
                 bits &= !(1 << 7);
                 self.dirty.insert(range.start().bits() / G::PAGE);
             }
@@ -275,7 +275,7 @@ impl<'b, G: Geometry> World<'b, G> {
                 let mut cleaned: BTreeSet<u64> = BTreeSet::new();
                 edit.clean(range, &mut |m| {
                     let first = m.va.bits() / G::PAGE;
-                    cleaned.extend(first..first + G::size(m.level) / G::PAGE);
+                    cleaned.extend(first..first + G::size(m.level()) / G::PAGE);
                 })
                 .expect("a range");
                 for page in Self::pages(range).filter(|page| self.dirty.contains(page)) {
@@ -310,7 +310,7 @@ impl<'b, G: Geometry> World<'b, G> {
                     ));
                     return;
                 };
-                let size = G::size(leaf.level);
+                let size = G::size(leaf.level());
                 self.moves += 1;
                 let to = PhysAddr::new((1 << (G::PA_BITS - 2)) + self.moves * G::size(Level::L2));
                 let mut copied = None;
@@ -360,16 +360,14 @@ impl<'b, G: Geometry> World<'b, G> {
         let mut mapped: Vec<(u64, Page)> = Vec::new();
         let mut runs: BTreeMap<(VirtAddr, Level), u64> = BTreeMap::new();
         self.space.for_each(&mut |m| {
-            assert!(m.frame.is_aligned(G::size(m.level)) && m.va.is_aligned(G::size(m.level)), "{m:?}");
-            if m.contiguous {
-                let run = G::run_size(m.level);
+            assert!(m.frame.is_aligned(G::size(m.level())) && m.va.is_aligned(G::size(m.level())), "{m:?}");
+            if m.is_contiguous() {
+                let run = G::run_size(m.level());
                 assert_eq!(m.frame.bits() & (run - 1), m.va.bits() & (run - 1), "{m:?}");
-                *runs.entry((m.va.align_down(run), m.level)).or_insert(0) += 1;
+                *runs.entry((m.va.align_down(run), m.level())).or_insert(0) += 1;
             }
-            let kind = kinds()
-                .iter()
-                .position(|kind| Attributes { shareability: m.attributes.shareability, ..*kind } == m.attributes);
-            for n in 0..G::size(m.level) / G::PAGE {
+            let kind = kinds().iter().position(|kind| *kind == m.attributes);
+            for n in 0..G::size(m.level()) / G::PAGE {
                 let kind = kind.expect("attributes that were asked for");
                 mapped.push((m.va.bits() / G::PAGE + n, Page { frame: m.frame.bits() + n * G::PAGE, kind }));
             }

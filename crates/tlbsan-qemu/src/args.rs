@@ -15,6 +15,10 @@ pub(crate) struct Args {
     pub(crate) backend: Option<String>,
     /// Act as if the guest had executed no hint.
     pub(crate) ignore_hints: bool,
+    /// Make a record of every violation.
+    pub(crate) tell_all: bool,
+    /// Keep account of what invalidations are spent on.
+    pub(crate) cost: bool,
     /// Print every event on standard error.
     pub(crate) trace: bool,
     /// Where the trace goes, if the run is recorded.
@@ -25,7 +29,7 @@ impl Args {
     /// Reads `key=value` arguments. The error is a sentence for the user.
     pub(crate) fn parse<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let (mut fd, mut ram, mut backend, mut ignore_hints, mut trace) = (None, None, None, false, false);
-        let mut record = None;
+        let (mut record, mut tell_all, mut cost) = (None, false, false);
         for arg in args {
             let (key, value) = arg.split_once('=').ok_or_else(|| format!("argument {arg}: expected key=value"))?;
             let wrong = |what: &str| format!("argument {arg}: expected {what}");
@@ -35,17 +39,19 @@ impl Args {
                 "backend" => backend = Some(value.to_owned()),
                 "record" => record = Some(value.to_owned()),
                 "ignore-hints" => ignore_hints = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "tell-all" => tell_all = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "cost" => cost = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "trace" => trace = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 _ => {
                     return Err(format!(
-                        "argument {arg}: unknown; known are fd, ram, backend, ignore-hints, trace, record"
+                        "argument {arg}: unknown; known are fd, ram, backend, ignore-hints, tell-all, cost, trace, record"
                     ));
                 }
             }
         }
         let fd = fd.ok_or("argument fd=N is missing: the file descriptor for the records")?;
         let (ram_base, ram_size) = ram.ok_or("argument ram=0xBASE:0xSIZE is missing: guest RAM")?;
-        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace, record })
+        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, tell_all, cost, trace, record })
     }
 }
 
@@ -75,13 +81,16 @@ mod tests {
 
     #[test]
     fn the_launchers_line_is_understood() {
-        let args = Args::parse(["fd=3", "ram=0x40000000:0x10000000", "backend=/dev/shm/ram", "ignore-hints=on"]);
+        let args =
+            Args::parse(["fd=3", "ram=0x40000000:0x10000000", "backend=/dev/shm/ram", "ignore-hints=on", "cost=on"]);
         let expected = Args {
             fd: 3,
             ram_base: 0x4000_0000,
             ram_size: 0x1000_0000,
             backend: Some("/dev/shm/ram".into()),
             ignore_hints: true,
+            tell_all: false,
+            cost: true,
             trace: false,
             record: None,
         };

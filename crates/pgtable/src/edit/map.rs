@@ -217,12 +217,27 @@ impl<G: Geometry> Plan<G> {
             memory.clear(table, ((first.bits() - table.bits()) / 8) as usize);
         }
         if level == Level::L3 {
-            let mut slot = first;
-            let mut va = start;
-            while slot < end {
-                memory.store(slot, self.leaf(level, va, run_start <= va && va <= run_last).bits());
-                slot = PhysAddr::new(slot.bits() + 8);
-                va = va.wrapping_add(G::PAGE);
+            let fill = |from: u64, to: u64, contiguous| {
+                let leaf = self.page.with_contiguous(contiguous);
+                let mut slot = PhysAddr::new(first.bits() + ((from - start) >> G::GRANULE.shift() << 3));
+                let mut output = from.wrapping_add(self.offset);
+                for _ in 0..((to - from) >> G::GRANULE.shift()) + 1 {
+                    memory.store(slot, leaf.at::<G>(PhysAddr::new(output)).bits());
+                    slot = PhysAddr::new(slot.bits() + 8);
+                    output = output.wrapping_add(G::PAGE);
+                }
+            };
+            let (from, to) = (run_start.max(start), run_last.min(last));
+            if from > to {
+                fill(start, last, false);
+            } else {
+                if start < from {
+                    fill(start, from - 1, false);
+                }
+                fill(from, to, true);
+                if to < last {
+                    fill(to + 1, last, false);
+                }
             }
         } else if let Some(below) = level.below() {
             for_parts::<G>(level, start, last, |index, start, last| {

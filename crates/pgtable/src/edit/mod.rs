@@ -28,7 +28,7 @@ use crate::record::{self, Record, Remedy, Share};
 use crate::space::AddressSpace;
 use crate::sync::{notify, wait_until};
 use map::Reserve;
-use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange};
+use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
 
 /// A change to a space, from [`AddressSpace::change`].
 pub struct Edit<'c, M, A, I, P, G = Lower<K4, 48>>
@@ -42,7 +42,7 @@ where
     pub(crate) space: &'c AddressSpace<M, A, G>,
     pub(crate) tlb: &'c Tlb<I>,
     pinned: &'c P,
-    owner: &'c mut dyn Owner,
+    owner: &'c mut dyn Owner<M, G>,
     pub(crate) gather: Gather<G>,
     /// What the space's record holds for this change.
     share: Share,
@@ -66,7 +66,7 @@ where
         space: &'c AddressSpace<M, A, G>,
         tlb: &'c Tlb<I>,
         pinned: &'c P,
-        owner: &'c mut dyn Owner,
+        owner: &'c mut dyn Owner<M, G>,
         share: Share,
         patient: bool,
     ) -> Self {
@@ -182,7 +182,7 @@ where
             Remedy::WholeRange => Some(self.space.pages(asked, Level::L3, Depth::Full)),
             Remedy::WholeSpace => Some(self.space.everything()),
             Remedy::Counters => record.reach().map(|(stride, depth)| {
-                let strides = asked.widen(G::size(stride)).size() / G::size(stride);
+                let strides = asked.widen(G::size(stride)).size() >> G::shift(stride);
                 if self.tlb.features().range || strides <= record::STRIDES_IN_COMPANY {
                     self.space.pages(asked, stride, depth)
                 } else {
@@ -217,11 +217,10 @@ where
         let early =
             self.space.injected(Fault::LoweredBeforeFlush).then(|| self.space.record.lock().close(&mut self.share));
         self.flush_by(instead);
-        let close = || self.space.record.lock().close(&mut self.share);
         #[cfg(feature = "fault-injection")]
-        let newer = early.unwrap_or_else(close);
+        let newer = early.unwrap_or_else(|| self.space.record.lock().close(&mut self.share));
         #[cfg(not(feature = "fault-injection"))]
-        let newer = close();
+        let newer = self.space.record.lock().close(&mut self.share);
         notify(&self.space.record);
         let waits = self.space.remedy == Remedy::Wait && self.asked.is_some() && self.patient;
         #[cfg(feature = "fault-injection")]
@@ -302,31 +301,37 @@ pub(crate) fn check_frames<G: Geometry>(frame: PhysAddr, size: u64, pa_bits: u8)
     }
 }
 
-/// Where leaves have changed so that stale copies must go: the range from the first to the last, and the smallest level.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where leaves have changed so that stale copies must go: from the first to the last, and the smallest level.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Touched {
-    span: Option<(u64, u64, i8)>,
+    first: u64,
+    last: u64,
+    level: i8,
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self { first: u64::MAX, last: 0, level: i8::MIN }
+    }
 }
 
 impl Touched {
     #[inline(always)]
     pub(crate) fn add(&mut self, start: u64, last: u64, level: Level) {
-        let level = level.number();
-        self.span = Some(match self.span {
-            Some((first, furthest, smallest)) => (first.min(start), furthest.max(last), smallest.max(level)),
-            None => (start, last, level),
-        });
+        self.first = self.first.min(start);
+        self.last = self.last.max(last);
+        self.level = self.level.max(level.number());
     }
 
     #[inline(always)]
     pub(crate) fn is_some(&self) -> bool {
-        self.span.is_some()
+        self.first <= self.last
     }
 
     /// As a request wants it.
     pub(crate) fn stale(self) -> Option<Stale> {
-        let (first, last, level) = self.span?;
-        let range = VaRange::new(tlbi::VirtAddr::new(first), last - first + 1).ok()?;
-        Some(Stale::new(range, Level::from_number(level)?, Depth::Leaf))
+        let size = self.last.checked_sub(self.first)?.checked_add(1)?;
+        let range = VaRange::new(VirtAddr::new(self.first), size).ok()?;
+        Some(Stale::new(range, Level::from_number(self.level)?, Depth::Leaf))
     }
 }

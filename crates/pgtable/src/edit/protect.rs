@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory};
 use crate::space::Mapping;
-use crate::walk::{Next, Visit, Visitor, walk};
-use tlbi::{Depth, Issue, Pinned, VaRange, VirtAddr};
+use crate::walk::{Next, Pages, Visit, Visitor, walk};
+use tlbi::{Depth, Issue, Level, Pinned, VaRange, VirtAddr};
 
 impl<M, A, I, P, G> Edit<'_, M, A, I, P, G>
 where
@@ -22,7 +22,7 @@ where
     P: Pinned + ?Sized,
 {
     /// Gives everything that is mapped in `range` these attributes; holes stay holes. Blocks and runs of which it covers only a
-    /// part are split first. The access flag and what is dirty stay as they are.
+    /// part, and that change, are split first. The access flag and what is dirty stay as they are.
     ///
     /// Permissions change in place, and cost an invalidation only where something is taken away. Another memory type, shareability
     /// or address space asks for break-before-make, which is done: an access in between faults.
@@ -35,11 +35,12 @@ where
         if attributes.is_write_execute() && !self.space.write_execute {
             return Err(Error::WriteExecute { range });
         }
-        let (mut hold, mut reserve) = self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range)))?;
+        let changes = |old: Descriptor| old.with_attributes::<G>(attributes) != old;
+        let (mut hold, mut reserve) =
+            self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range, &changes)))?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
-        let mask = Protect::<G>::new(attributes);
-        self.change_leaves(hold, |old| mask.apply(old));
+        self.cut(&mut hold, &mut reserve, range, &changes);
+        self.change_leaves(hold, |old| old.with_attributes::<G>(attributes));
         Ok(())
     }
 
@@ -123,23 +124,6 @@ where
     }
 }
 
-/// What `protect` makes of a leaf.
-struct Protect<G> {
-    attributes: Attributes,
-    geometry: core::marker::PhantomData<G>,
-}
-
-impl<G: Geometry> Protect<G> {
-    fn new(attributes: Attributes) -> Self {
-        Self { attributes, geometry: core::marker::PhantomData }
-    }
-
-    #[inline(always)]
-    fn apply(&self, old: Descriptor) -> Descriptor {
-        old.with_attributes::<G>(self.attributes)
-    }
-}
-
 /// Changes leaves in place, or breaks them.
 struct Change<'n, F> {
     new: &'n F,
@@ -151,8 +135,69 @@ struct Change<'n, F> {
     broken: Touched,
 }
 
+/// What is to be done with a leaf.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    /// A plain store; whether something is taken away.
+    Store(bool),
+    /// Break-before-make, or hardware may write to it at any time.
+    Careful,
+}
+
+impl<F: Fn(Descriptor) -> Descriptor> Change<'_, F> {
+    #[inline(always)]
+    fn verdict(&self, old: Descriptor, new: Descriptor, level: Level) -> Verdict {
+        if new == old {
+            Verdict::Nothing
+        } else if old.is_volatile() || self.is_break_due(old, new, level) {
+            Verdict::Careful
+        } else {
+            Verdict::Store(old.forbids_more(new))
+        }
+    }
+
+    fn is_break_due(&self, old: Descriptor, new: Descriptor, level: Level) -> bool {
+        !self.careless && (old.conflicts(new, level) || (self.user_exec && old.is_user_executable()))
+    }
+}
+
 impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G> for Change<'_, F> {
     #[inline(always)]
+    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
+        // What becomes of a leaf does not depend on its address, and neighbours are mostly alike.
+        let mut known = (Descriptor::INVALID, 0, Verdict::Nothing);
+        let (mut first, mut last) = (None, 0);
+        for (index, old) in at.entries().enumerate() {
+            let fields = old.without_address::<G>();
+            if fields != known.0 {
+                let leaf = old.kind::<G>(Level::L3) == Kind::Leaf;
+                let new = if leaf { (self.new)(old) } else { old };
+                known = (fields, old.bits() ^ new.bits(), self.verdict(old, new, Level::L3));
+            }
+            match known.2 {
+                Verdict::Nothing => {}
+                Verdict::Store(forbids) => {
+                    at.visit_read(index, old).set(Descriptor::from_bits(old.bits() ^ known.1));
+                    if forbids {
+                        first.get_or_insert(index);
+                        last = index;
+                    }
+                }
+                Verdict::Careful => {
+                    let _ = self.leaf(&at.visit_read(index, old));
+                }
+            }
+        }
+        if let Some(first) = first {
+            let start = at.start().bits();
+            let page = |index: usize| start + index as u64 * G::PAGE;
+            self.stale.add(page(first), page(last) | (G::PAGE - 1), Level::L3);
+        }
+        Next::Skip
+    }
+
+    #[inline(never)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         let old = at.descriptor();
         if at.kind() != Kind::Leaf {
@@ -162,8 +207,7 @@ impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G>
         if new == old {
             return Next::Continue;
         }
-        let due = old.conflicts(new, at.level()) || (self.user_exec && old.is_user_executable());
-        if due && !self.careless {
+        if self.is_break_due(old, new, at.level()) {
             at.replace(Descriptor::broken);
             self.broken.add(at.start().bits(), at.last().bits(), at.level());
         } else {
@@ -235,9 +279,9 @@ impl<M: TableMemory, G: Geometry> Visitor<M, G> for Touch {
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         if at.kind() == Kind::Leaf {
             let attributes = at.descriptor().attributes::<G>();
-            let permitted = attributes.write || !self.write;
+            let permitted = attributes.write() || !self.write;
             if permitted {
-                let dirty = self.write && attributes.track_dirty;
+                let dirty = self.write && attributes.track_dirty();
                 let touched = |old: Descriptor| if dirty { old.with_dirty() } else { old };
                 at.replace(|old| touched(old.with_accessed(true)));
             }

@@ -11,13 +11,13 @@
 use crate::descriptor::{Descriptor, Kind};
 use crate::edit::{Edit, Touched, check_range};
 use crate::error::Error;
-use crate::exclusive::{Hold, Intent, release, take};
+use crate::exclusive::{Hold, Intent, release, take, take_root};
 use crate::gather::Gather;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory, entry};
 use crate::space::AddressSpace;
 use crate::sync::atomic::Ordering;
-use crate::walk::{Next, Path, Visit, Visitor, walk};
+use crate::walk::{Next, Pages, Path, Visit, Visitor, walk};
 use tlbi::{Issue, Level, PhysAddr, Pinned, VaRange, VirtAddr};
 
 /// Entries of one level that a step covers at least: no run is longer, so none is cut.
@@ -48,11 +48,11 @@ where
             let _ = walk::<M, G, _>(&space.memory, space.root, range, &mut survey);
             match survey.hole {
                 Some(at) => Err(Error::NotMapped { range, at }),
-                None => Ok(self.tables_to_cut(range)),
+                None => Ok(self.tables_to_cut(range, &|_| true)),
             }
         })?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
+        self.cut(&mut hold, &mut reserve, range, &|_| true);
         self.remove(hold, range, Intent::Unlink);
         self.prune(range.start());
         self.prune(range.last());
@@ -66,9 +66,10 @@ where
     /// A range that is not page-aligned or outside the space; no frames for the tables of a split; [`Error::Busy`].
     pub fn zap(&mut self, range: VaRange) -> Result<(), Error> {
         check_range::<G>(range)?;
-        let (mut hold, mut reserve) = self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range)))?;
+        let (mut hold, mut reserve) =
+            self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range, &|_| true)))?;
         self.ask(range);
-        self.cut(&mut hold, &mut reserve, range);
+        self.cut(&mut hold, &mut reserve, range, &|_| true);
         self.remove(hold, range, Intent::Change);
         Ok(())
     }
@@ -185,7 +186,7 @@ fn up_to(start: VirtAddr, last: u64, range: VaRange) -> Option<VaRange> {
 fn take_above<M: TableMemory, A, G: Geometry>(space: &AddressSpace<M, A, G>, path: &Path<G>, level: Level) -> bool {
     match level.above().and_then(|above| path.at(above)) {
         Some((slot, descriptor)) => take(&space.memory, slot, descriptor),
-        None => !space.root_taken.swap(true, Ordering::Acquire),
+        None => take_root(&space.root_taken),
     }
 }
 
@@ -207,6 +208,12 @@ struct Survey {
 }
 
 impl<M: TableMemory, G: Geometry> Visitor<M, G> for Survey {
+    #[inline(always)]
+    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
+        // All of them at once: a hole is looked for only if there is one.
+        if at.all_leaves() { Next::Skip } else { Next::Continue }
+    }
+
     #[inline(always)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         if at.kind() == Kind::Leaf {
@@ -273,5 +280,5 @@ fn clear_run<M: TableMemory, G: Geometry>(at: &Visit<'_, M, G>, gather: &mut Gat
     for n in 1..G::run(at.level()) as usize {
         merged = merged.merged(at.sibling(n).replace(|_| Descriptor::INVALID));
     }
-    gather.leaves(at.span_start(), at.level(), merged, G::run(at.level()) as u16);
+    gather.leaves(at.span_start(), at.level(), merged, G::run(at.level()));
 }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::exclusive::{Hold, Intent};
 #[cfg(feature = "fault-injection")]
 use crate::fault::Fault;
+#[cfg(feature = "fault-injection")]
 use crate::gather::Stale;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, TableMemory, entry};
@@ -49,8 +50,9 @@ where
     /// A range that is not page-aligned or outside the space; no frames for tables; [`Error::Busy`].
     pub fn split(&mut self, range: VaRange) -> Result<(), Error> {
         check_range::<G>(range)?;
-        let (mut hold, mut reserve) = self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range)))?;
-        self.cut(&mut hold, &mut reserve, range);
+        let (mut hold, mut reserve) =
+            self.prepare(range, Intent::Change, || Ok(self.tables_to_cut(range, &|_| true)))?;
+        self.cut(&mut hold, &mut reserve, range, &|_| true);
         drop(hold);
         Ok(())
     }
@@ -275,12 +277,13 @@ where
     }
 
     /// Tables that [`cut`](Self::cut) needs.
-    pub(crate) fn tables_to_cut(&self, range: VaRange) -> usize {
+    pub(crate) fn tables_to_cut(&self, range: VaRange, changes: &dyn Fn(Descriptor) -> bool) -> usize {
         let mut tables = 0;
         for (second, at) in [(false, range.start()), (true, range.last())] {
             let path = Path::<G>::new(&self.space.memory, self.space.root, at);
             let mut level = path.level();
-            if path.last().1.kind::<G>(level) != Kind::Leaf {
+            let (_, descriptor) = path.last();
+            if descriptor.kind::<G>(level) != Kind::Leaf || !changes(descriptor) {
                 continue;
             }
             while reaches_over(whole::<G>(at, level), range) {
@@ -295,8 +298,14 @@ where
         tables
     }
 
-    /// Splits and unfolds what reaches over the ends of `range`, whose tables are taken.
-    pub(crate) fn cut(&mut self, hold: &mut Hold<'_, M, G>, reserve: &mut Reserve<'_, M, A>, range: VaRange) {
+    /// Splits and unfolds what reaches over the ends of `range`, whose tables are taken; but leaves that stay as they are.
+    pub(crate) fn cut(
+        &mut self,
+        hold: &mut Hold<'_, M, G>,
+        reserve: &mut Reserve<'_, M, A>,
+        range: VaRange,
+        changes: &dyn Fn(Descriptor) -> bool,
+    ) {
         #[cfg(feature = "fault-injection")]
         let careless = self.space.injected(Fault::ContiguousPartial);
         #[cfg(not(feature = "fault-injection"))]
@@ -306,7 +315,7 @@ where
                 let path = Path::<G>::new(&self.space.memory, self.space.root, at);
                 let (slot, descriptor) = path.last();
                 let level = path.level();
-                if descriptor.kind::<G>(level) != Kind::Leaf {
+                if descriptor.kind::<G>(level) != Kind::Leaf || !changes(descriptor) {
                     break;
                 }
                 let run = at.align_down(G::run_size(level));

@@ -9,7 +9,7 @@ use tlbi::{Asid, Dsb, Features, Granule, Issue, Op, PhysAddr, Pinned, Tlb, VaRan
 use tlbsan::model::Config;
 use tlbsan::report::Violation;
 use tlbsan::sim::Machine;
-use tlbsan::{IdRegister, Sysreg};
+use tlbsan::{Hint, IdRegister, Sysreg};
 
 pub const ASID: Asid = Asid::new(7);
 
@@ -50,6 +50,10 @@ pub struct Board {
     drop_at: Cell<Option<usize>>,
     issued: Cell<usize>,
     pub log: Mutex<Vec<String>>,
+    /// The checker is told of every table that is freed.
+    tell_freed: Cell<bool>,
+    /// A slot, and what is stored to it.
+    watched: Mutex<(u64, Vec<u64>)>,
 }
 
 // SAFETY: the Cells are used by single-threaded tests alone.
@@ -70,6 +74,38 @@ impl Board {
             drop_at: Cell::new(None),
             issued: Cell::new(0),
             log: Mutex::new(Vec::new()),
+            tell_freed: Cell::new(false),
+            watched: Mutex::new((u64::MAX, Vec::new())),
+        }
+    }
+
+    /// From now on a table that is freed while a PE may still walk through it is a violation.
+    pub fn tell_freed(&self) {
+        self.tell_freed.set(true);
+    }
+
+    /// Fills every free frame with this word.
+    pub fn scribble(&self, word: u64) {
+        let pool = self.pool.lock().expect("no panic").clone();
+        for frame in pool {
+            (0..512).for_each(|n| self.machine().store(0, frame + 8 * n, word));
+        }
+    }
+
+    /// Notes what is stored to a slot.
+    pub fn watch(&self, slot: PhysAddr) {
+        *self.watched.lock().expect("no panic") = (slot.bits(), Vec::new());
+    }
+
+    /// What was stored to it since.
+    pub fn watched(&self) -> Vec<u64> {
+        self.watched.lock().expect("no panic").1.clone()
+    }
+
+    fn note_store(&self, slot: PhysAddr, value: u64) {
+        let mut watched = self.watched.lock().expect("no panic");
+        if watched.0 == slot.bits() {
+            watched.1.push(value);
         }
     }
 
@@ -119,12 +155,12 @@ impl Board {
         machine.isb(pe);
     }
 
-    /// `pes` PEs have this level of FEAT_BBM.
+    /// `pes` PEs have this level of FEAT_BBM; half of the levels come with range operations.
     pub fn tlb_with_bbm(&self, pes: usize, bbm: u8) -> Tlb<&Self> {
         for pe in 0..pes {
             self.machine().identify(pe, IdRegister::Mmfr2, u64::from(bbm) << 52);
         }
-        Tlb::new(self, Features { asid_bits: 16, bbm, ..Features::NONE })
+        Tlb::new(self, Features { asid_bits: 16, bbm, range: bbm % 2 == 0, ..Features::NONE })
     }
 
     /// Frames in use.
@@ -176,13 +212,16 @@ unsafe impl TableMemory for Board {
         self.machine().load(pe(), entry.bits())
     }
     fn store(&self, entry: PhysAddr, value: u64) {
+        self.note_store(entry, value);
         self.machine().store(pe(), entry.bits(), value);
     }
     fn store_release(&self, entry: PhysAddr, value: u64) {
         self.store(entry, value);
     }
     fn compare_exchange(&self, entry: PhysAddr, old: u64, new: u64) -> Result<(), u64> {
-        self.machine().compare_exchange(pe(), entry.bits(), old, new).map(|_| ())
+        self.machine().compare_exchange(pe(), entry.bits(), old, new)?;
+        self.note_store(entry, new);
+        Ok(())
     }
 }
 
@@ -197,6 +236,9 @@ unsafe impl FrameAllocator for Board {
         self.pool.lock().expect("no panic").pop_front().map(PhysAddr::new)
     }
     fn free(&self, frame: PhysAddr) {
+        if self.tell_freed.get() {
+            self.machine().hint(pe(), Hint::FrameFreed { pa: frame.bits(), size: 0x1000 });
+        }
         let mut pool = self.pool.lock().expect("no panic");
         assert!(!pool.contains(&frame.bits()), "{frame} freed twice");
         pool.push_back(frame.bits());
