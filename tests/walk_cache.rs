@@ -41,8 +41,8 @@ fn forms() -> Vec<(&'static str, Where, Vec<Verdict>)> {
     vec![
         correct("correct", Nested),
         ("lost-freed-tables", Nested, vec![LOST_FREED_TABLES]),
-        // The new table is linked with the page in it: one store, which the old table answers for.
-        ("gather-record-reset-late", Nested, vec![table(Remade, NoInvalidation, A)]),
+        // The new table is linked with the page in it: one store, for which both old entries are stale.
+        ("gather-record-reset-late", Nested, vec![table(Remade, NoInvalidation, A), leaf(Remade, NoInvalidation, A)]),
         correct("correct-neighbour", Nested),
         ("unflushed-neighbour", Nested, vec![leaf(Claimed, NoInvalidation, LEAF)]),
         correct("correct-map-over", Everywhere),

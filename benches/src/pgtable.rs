@@ -1,8 +1,7 @@
 //! What edits of page tables cost, beside the floor: the stores alone.
 //!
 //! Ours is the shipped path, concurrent and checked; the hardware is replaced by an [`Issue`] that does nothing. All subjects use
-//! frames of one arena that has been touched before. `--work NAME N` does one piece of work N times and nothing else, for a
-//! profiler that counts instructions.
+//! frames of one arena that has been touched before.
 
 mod report;
 
@@ -10,6 +9,7 @@ use pgtable::*;
 use report::Figure;
 use std::cell::{Cell, UnsafeCell};
 use std::hint::black_box;
+use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tlbi::{Asid, Dsb, Features, Issue, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
@@ -98,21 +98,31 @@ const PAGES: u64 = GIB / 4096;
 const START: u64 = 1 << 30;
 const DATA: u64 = 1 << 36;
 
-fn range(start: u64, size: u64) -> VaRange {
-    VaRange::new(VirtAddr::new(start), size).expect("a range")
+/// What was measured, in nanoseconds a page: the median of the rounds.
+struct Table {
+    figures: Vec<Figure>,
+    rows: Vec<Vec<String>>,
+    floor: f64,
 }
 
-fn time(figures: &mut Vec<(String, f64)>, name: &str, units: u64, took: impl Fn() -> f64) {
-    if std::env::var("ONLY").is_ok_and(|only| !name.contains(&only)) {
-        return;
+impl Table {
+    fn time(&mut self, work: &str, subject: &str, took: impl Fn() -> f64) -> f64 {
+        let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| took()).collect();
+        rounds.sort_by(f64::total_cmp);
+        let ns = rounds[rounds.len() / 2] / PAGES as f64;
+        if work == "zero a frame, store" {
+            self.floor = ns;
+        }
+        let ratio = ns / self.floor;
+        self.rows.push(vec![work.to_owned(), subject.to_owned(), format!("{ns:.2}"), format!("{ratio:.2}")]);
+        let figure = Figure::new(work, subject, ns, "ns/page");
+        let figure = if work == "map, one call" { figure.at_most(2.0 * self.floor) } else { figure };
+        self.figures.push(figure.against(self.floor));
+        ns
     }
-    let mut rounds: Vec<f64> =
-        (0..std::env::var("ROUNDS").map_or(15, |r| r.parse().unwrap_or(15))).map(|_| took()).collect();
-    rounds.sort_by(f64::total_cmp);
-    let ns = rounds[rounds.len() / 2] / units as f64;
-    println!("  {name:<40} {ns:8.2} ns");
-    figures.push((name.to_owned(), ns));
 }
+
+const ROUNDS: usize = 15;
 
 /// CPU time of this thread: what others do on the machine does not count.
 fn nanos(work: impl FnOnce()) -> f64 {
@@ -127,83 +137,58 @@ fn nanos(work: impl FnOnce()) -> f64 {
     now() - start
 }
 
-fn main() -> ExitCode {
+fn run() -> io::Result<()> {
     let arena = Arena::new();
     let tlb = Tlb::new(Nothing, Features { asid_bits: 16, range: true, ..Features::NONE });
     let space: AddressSpace<&Arena, &Arena> =
-        AddressSpace::new(&arena, &arena, Asid::new(1), 48).expect("a frame for the root");
-    let all = range(START, GIB);
-    let rw = Attributes::USER_DATA;
-    let ro = Attributes::USER_RODATA;
-    let mut figures = Vec::new();
-    let released = Cell::new(0u64);
-    let map = || space.change(&tlb, &Pin, &mut |_| (), |e| e.map_pages(all, PhysAddr::new(DATA), rw)).expect("free");
-    let unmap = || {
-        space
-            .change(&tlb, &Pin, &mut |r: Released| released.set(released.get().wrapping_add(r.frame.bits())), |e| {
-                e.unmap(all)
-            })
-            .expect("mapped")
+        AddressSpace::new(&arena, &arena, Asid::new(1), 48).map_err(io::Error::other)?;
+    let all = VaRange::new(VirtAddr::new(START), GIB).map_err(io::Error::other)?;
+    let (rw, ro) = (Attributes::USER_DATA, Attributes::USER_RODATA);
+    let sum = Cell::new(0u64);
+    let add = |frame: PhysAddr| sum.set(sum.get().wrapping_add(frame.bits()));
+
+    let map = || space.change(&tlb, &Pin, &mut |_| (), |e| e.map_pages(all, PhysAddr::new(DATA), rw)).unwrap_or(());
+    let unmap = || space.change(&tlb, &Pin, &mut |r: Released| add(r.frame), |e| e.unmap(all)).unwrap_or(());
+    let protect = |attributes| space.change(&tlb, &Pin, &mut |_| (), |e| e.protect(all, attributes)).unwrap_or(());
+    let store = |zero: bool| {
+        // Frames at the far end, which no table uses.
+        for n in 0..PAGES {
+            let entry = PhysAddr::new(((FRAMES as u64 - 512) << 12) + 8 * n);
+            if zero && n % 512 == 0 {
+                arena.clear(entry, 512);
+            }
+            arena.store(entry, (DATA + (n << 12)) | 0x703);
+        }
     };
-    time(&mut figures, "floor: zero + store", PAGES, || {
-        nanos(|| {
-            for frame in FRAMES as u64 - 512..FRAMES as u64 {
-                arena.clear(PhysAddr::new(frame << 12), 512);
-                for n in 0..512 {
-                    arena.store(PhysAddr::new(frame << 12 | n << 3), DATA + (frame << 21 | n << 12) | 0x703);
-                }
-            }
-        })
-    });
-    time(&mut figures, "floor: store", PAGES, || {
-        nanos(|| {
-            for frame in FRAMES as u64 - 512..FRAMES as u64 {
-                for n in 0..512 {
-                    arena.store(PhysAddr::new(frame << 12 | n << 3), DATA + (frame << 21 | n << 12) | 0x703);
-                }
-            }
-        })
-    });
-    time(&mut figures, "map, one call", PAGES, || {
+
+    let mut table = Table { figures: Vec::new(), rows: Vec::new(), floor: 1.0 };
+    table.time("zero a frame, store", "floor", || nanos(|| store(true)));
+    table.time("store", "floor", || nanos(|| store(false)));
+    table.time("map, one call", "pgtable", || {
         let took = nanos(map);
         unmap();
         took
     });
-    time(&mut figures, "unmap, one call", PAGES, || {
+    table.time("unmap, one call", "pgtable", || {
         map();
         nanos(unmap)
     });
     map();
-    time(&mut figures, "walk: for_each", PAGES, || {
-        nanos(|| {
-            let mut sum = 0u64;
-            space.for_each(&mut |m| sum = sum.wrapping_add(m.frame.bits()));
-            black_box(sum);
-        })
-    });
-    struct Sum(u64);
-    impl<M: TableMemory, G: Geometry> Visitor<M, G> for Sum {
-        #[inline(always)]
-        fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
-            if let Entry::Leaf(frame, _) = at.entry() {
-                self.0 = self.0.wrapping_add(frame.bits());
-            }
-            Next::Continue
-        }
-    }
-    time(&mut figures, "walk: visitor", PAGES, || {
-        nanos(|| {
-            let mut sum = Sum(0);
-            space.walk(all, &mut sum).expect("inside");
-            black_box(sum.0);
-        })
-    });
-    time(&mut figures, "protect, one call", PAGES, || {
-        let took = nanos(|| space.change(&tlb, &Pin, &mut |_| (), |e| e.protect(all, ro)).expect("mapped"));
-        space.change(&tlb, &Pin, &mut |_| (), |e| e.protect(all, rw)).expect("mapped");
+    table.time("walk, visitor", "pgtable", || {
+        let mut visitor = Sum(0);
+        let took = nanos(|| {
+            let _ = space.walk(all, &mut visitor);
+        });
+        black_box(visitor.0);
         took
     });
-    time(&mut figures, "lookup", PAGES, || {
+    table.time("walk, for_each", "pgtable", || nanos(|| space.for_each(&mut |m| add(m.frame))));
+    table.time("protect, one call", "pgtable", || {
+        let took = nanos(|| protect(ro));
+        protect(rw);
+        took
+    });
+    table.time("lookup, page by page", "pgtable", || {
         nanos(|| {
             for n in 0..PAGES {
                 black_box(space.lookup(VirtAddr::new(START + (n << 12))));
@@ -211,32 +196,55 @@ fn main() -> ExitCode {
         })
     });
     unmap();
-    let by_cursor = || {
-        space.change(&tlb, &Pin, &mut |_| (), |e| {
-            let mut cursor = e.cursor(all).expect("a range");
-            for n in 0..PAGES {
-                cursor.map(PhysAddr::new(DATA + (n << 12)), rw).expect("free");
-            }
-        })
-    };
-    let from_cursor = || {
-        space.change(&tlb, &Pin, &mut |r: Released| released.set(released.get().wrapping_add(r.frame.bits())), |e| {
-            let mut cursor = e.cursor(all).expect("a range");
-            for _ in 0..PAGES {
-                black_box(cursor.unmap().expect("mapped"));
-            }
-        })
-    };
-    time(&mut figures, "map, cursor", PAGES, || {
-        let took = nanos(by_cursor);
+    table.time("map, cursor", "pgtable", || {
+        let took = nanos(|| {
+            space.change(&tlb, &Pin, &mut |_| (), |e| {
+                let Ok(mut cursor) = e.cursor(all) else { return };
+                for n in 0..PAGES {
+                    let _ = cursor.map(PhysAddr::new(DATA + (n << 12)), rw);
+                }
+            });
+        });
         unmap();
         took
     });
-    time(&mut figures, "unmap, cursor", PAGES, || {
+    table.time("unmap, cursor", "pgtable", || {
         map();
-        nanos(from_cursor)
+        nanos(|| {
+            space.change(&tlb, &Pin, &mut |r: Released| add(r.frame), |e| {
+                let Ok(mut cursor) = e.cursor(all) else { return };
+                while let Ok(unmapped) = cursor.unmap() {
+                    black_box(unmapped.map(|m| m.frame));
+                }
+            });
+        })
     });
-    println!("{} tables used, {}", arena.used.get(), black_box(released.get()));
-    let _ = Figure::new("", "", 0.0, "");
-    ExitCode::SUCCESS
+    black_box(sum.get());
+    if arena.used.get() != 1 {
+        return Err(io::Error::other("tables did not come back"));
+    }
+    report::print("1 GiB of 4 KiB pages, CPU time of one thread", &["", "subject", "ns/page", "floor"], &table.rows);
+    println!("{}", report::write("pgtable", &table.figures)?.display());
+    Ok(())
+}
+
+struct Sum(u64);
+impl<M: TableMemory, G: Geometry> Visitor<M, G> for Sum {
+    #[inline(always)]
+    fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
+        if let Entry::Leaf(frame, _) = at.entry() {
+            self.0 = self.0.wrapping_add(frame.bits());
+        }
+        Next::Continue
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench pgtable: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -7,15 +7,15 @@ pub mod cursor;
 pub mod descriptor;
 pub mod edit;
 pub mod error;
+pub mod exclusive;
 pub mod gather;
 pub mod geometry;
+pub mod grace;
 pub mod memory;
 pub mod record;
 pub mod space;
 pub mod walk;
 
-mod exclusive;
-mod grace;
 mod sync;
 
 #[cfg(feature = "fault-injection")]

@@ -148,6 +148,7 @@ fn every_order(script: impl Fn() -> Vec<(Kind, Cause)> + Sync + Send + 'static) 
     let seen = std::sync::Arc::new(Mutex::new((BTreeSet::new(), 0)));
     let mut checker = loom::model::Builder::new();
     checker.preemption_bound = Some(2);
+    checker.max_branches = 100_000;
     let found = seen.clone();
     checker.check(move || {
         let verdicts = script();

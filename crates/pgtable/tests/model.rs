@@ -162,11 +162,9 @@ impl<'b, G: Geometry> World<'b, G> {
         let Some((slot, descriptor, ..)) = find.0 else { return };
         let attributes = descriptor.attributes::<G>();
         let mut bits = descriptor.bits() | 1 << 10;
-        if write && attributes.write() {
-            if attributes.track_dirty() {
-                bits &= !(1 << 7);
-                self.dirty.insert(range.start().bits() / G::PAGE);
-            }
+        if write && attributes.write() && attributes.track_dirty() {
+            bits &= !(1 << 7);
+            self.dirty.insert(range.start().bits() / G::PAGE);
         }
         self.board.machine().store_unreported(slot.bits(), bits);
         self.board.machine().report_store(0, slot.bits());
@@ -407,13 +405,12 @@ fn play<G: Geometry>(bbm: u8, remedy: usize, changes: &[(usize, Vec<Step>)]) {
         world.change(*pe, steps);
     }
     let mapped = world.flat.len() as u64;
-    let other = board.space_of::<G>(3);
+    let _other = board.space_of::<G>(3);
     let mut pages = 0;
     // SAFETY: every PE has been switched to the other one.
     unsafe { space.destroy(&board.tlb(), &OnePe, &mut |r| pages += r.size / G::PAGE) };
     assert_eq!(pages, mapped);
     assert_eq!(board.used(), 1, "the other one's root: tables that did not come back");
-    drop(other);
 }
 
 macro_rules! shapes {

@@ -7,10 +7,10 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`map`](self::map) | new leaves, the largest that fit |
-//! | [`remove`](self::remove) | unmap, zap, and tables that become empty |
-//! | [`protect`](self::protect) | permissions and types; ageing and cleaning |
-//! | [`resize`](self::resize) | blocks and runs that become smaller or larger, frames that move: break-before-make |
+//! | [`map`] | new leaves, the largest that fit |
+//! | [`remove`] | unmap, zap, and tables that become empty |
+//! | [`protect`] | permissions and types; ageing and cleaning |
+//! | [`resize`] | blocks and runs that become smaller or larger, frames that move: break-before-make |
 
 pub mod map;
 pub mod protect;
@@ -29,6 +29,9 @@ use crate::space::AddressSpace;
 use crate::sync::{notify, wait_until};
 use map::Reserve;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
+
+/// The tables of a range, taken, and the frames that the edit needs.
+type Prepared<'c, M, A, G> = (Hold<'c, M, G>, Reserve<'c, M, A>);
 
 /// A change to a space, from [`AddressSpace::change`].
 pub struct Edit<'c, M, A, I, P, G = Lower<K4, 48>>
@@ -80,7 +83,7 @@ where
         range: VaRange,
         intent: Intent,
         mut survey: impl FnMut() -> Result<usize, Error>,
-    ) -> Result<(Hold<'c, M, G>, Reserve<'c, M, A>), Error> {
+    ) -> Result<Prepared<'c, M, A, G>, Error> {
         let mut reserve = Reserve::new(&self.space.memory, &self.space.frames);
         loop {
             let hold = Hold::take(self.space, range, intent, self.patient)?;
