@@ -101,7 +101,7 @@ impl Model {
         let leading_here = table.leading_here();
         // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
         if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
-            let stale = self.from_elsewhere(&leading_here, base);
+            let stale = self.linked_elsewhere(&leading_here, base);
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
         if before == after {
@@ -173,7 +173,7 @@ impl Model {
     }
 
     /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
-    fn from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
+    fn linked_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
         if leading_here.is_empty() {
             return Vec::new();
         }
