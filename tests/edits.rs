@@ -63,6 +63,7 @@ fn forms(cpu: &Cpu) -> Vec<(String, Vec<Verdict>)> {
             forms.push((format!("edits/{name}{suffix}"), expected));
         }
     }
+    forms.push(("edits/correct-linear-map".into(), vec![]));
     forms
 }
 

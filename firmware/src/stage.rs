@@ -91,7 +91,8 @@ pub struct Pool {
 impl Pool {
     /// As many frames of `frame` bytes as a case may use.
     fn new(frame: u64) -> Result<Self, String> {
-        let all = Block::new(FRAMES * frame).ok_or_else(|| format!("no memory for {FRAMES} frames of {frame} bytes"))?;
+        let all =
+            Block::new(FRAMES * frame).ok_or_else(|| format!("no memory for {FRAMES} frames of {frame} bytes"))?;
         let free = Lock::new(all.0.clone().step_by(frame as usize).collect());
         Ok(Self { free, all, frame, scribble: AtomicBool::new(false) })
     }
@@ -180,7 +181,8 @@ impl Stage<'_> {
 }
 
 impl<G: Geometry> Stage<'_, G> {
-    /// [`play`](Stage::play) in a space of any shape with 48-bit addresses, with some of the CPU's features.
+    /// [`play`](Stage::play) in a space of any shape with 48-bit addresses, with some of the CPU's features. In the upper half that is
+    /// the kernel's own space, which every core runs in.
     pub fn play_with(
         asid: u16,
         loss: Loss,
@@ -198,9 +200,15 @@ impl<G: Geometry> Stage<'_, G> {
         let hardware = unsafe { Hardware::new() };
         let tlb = Tlb::new(Tampered::new(hardware), features);
         let pa_bits = [32, 36, 40, 42, 44, 48, 52].get(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) as usize);
-        let space = AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits.copied().unwrap_or(32))
-            .map_err(|error| format!("{error}"))?
-            .with_remedy(remedy);
+        let pa_bits = pa_bits.copied().unwrap_or(32);
+        let space = if G::UPPER {
+            // SAFETY: tables of this shape, made by boot.S and mmu.rs, whose memory the linear map holds; global. Nothing else is
+            // mapped while a case runs, and every table of theirs holds something else as well.
+            unsafe { AddressSpace::adopt(Linear, &pool, None, pa_bits, PhysAddr::new(mmu::kernel_root_pa())) }
+        } else {
+            AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits).map_err(|error| format!("{error}"))?
+        };
+        let space = space.with_remedy(remedy);
         let cores = smp::core_count();
         let stage =
             Stage { space, cores, pool: &pool, tlb, remedy, steps: Steps::new(cores), failure: Lock::new(None) };
@@ -209,10 +217,16 @@ impl<G: Geometry> Stage<'_, G> {
         let entry = Steps::new(cores);
         smp::run(stage.cores, &|core| {
             // Nobody begins before everybody has the space: which cores may hold an entry must not be left to chance.
-            entry.everyone(0, || load::<G>(hardware, stage.space.ttbr()));
+            entry.everyone(0, || {
+                if !G::UPPER {
+                    load::<G>(hardware, stage.space.ttbr());
+                }
+            });
             entry.reach(1);
             play(&stage, core);
-            unload(hardware);
+            if !G::UPPER {
+                unload(hardware);
+            }
         });
         let (issued, more) = Tampered::close();
         if bootargs::flag("issued") {
@@ -221,8 +235,12 @@ impl<G: Geometry> Stage<'_, G> {
         }
 
         let Stage { space, tlb, failure, .. } = stage;
-        // SAFETY: every core has left it for the reserved root, in the job above.
-        unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.take_back(released.frame)) };
+        if G::UPPER {
+            space.reclaim();
+        } else {
+            // SAFETY: every core has left it for the reserved root, in the job above.
+            unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.take_back(released.frame)) };
+        }
         if G::GRANULE != Usual::GRANULE {
             smp::run(cores, &|_| load::<Usual>(hardware, mmu::reserved_root_pa()));
         }

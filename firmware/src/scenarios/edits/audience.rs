@@ -17,10 +17,9 @@ use alloc::{format, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use pgtable::{Edit, Error, Geometry, Released, TableMemory};
-use tlbi::{PhysAddr, VaRange, VirtAddr};
+use tlbi::{Asid, PhysAddr, VaRange, VirtAddr};
 use tlbsan_hint as hint;
 
-use super::A;
 use crate::{
     exceptions::{Syndrome, probe},
     platform::MAX_CORES,
@@ -112,9 +111,9 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// These addresses will be read; nothing is mapped there yet.
-    pub fn new(places: &[u64]) -> Self {
-        let place = |va: &u64| Place { va: *va, state: AtomicU64::new(Found::Hole as u64) };
+    /// These addresses will be read; `found` is there at first.
+    pub fn new(places: &[u64], found: Found) -> Self {
+        let place = |va: &u64| Place { va: *va, state: AtomicU64::new(found as u64) };
         Self {
             places: places.iter().map(place).collect(),
             rounds: [const { AtomicU64::new(0) }; MAX_CORES],
@@ -215,9 +214,9 @@ impl<'a, 's, G: Geometry> Show<'a, 's, G> {
         changing().for_each(|(place, _)| place.turn(Found::Either));
         let done = stage.space.change(&stage.tlb, &OnePe, &mut |released| self.poison(released), body);
         stage.expect(what, done);
-        if let Some(asid) = stage.space.asid() {
-            hint::flush_claimed(A, 8 * A, asid.number());
-        }
+        let everything = G::EVERYTHING;
+        let asid = stage.space.asid().map_or(0, Asid::number);
+        hint::flush_claimed(everything.start().bits(), everything.size(), asid);
         changing().for_each(|(place, found)| place.turn(found));
         self.look();
     }
@@ -276,7 +275,7 @@ impl<'a, 's, G: Geometry> Show<'a, 's, G> {
     /// Whether the page or block at `va` is what it should be.
     pub fn expect_leaf(&self, what: &str, va: u64, level: tlbi::Level, contiguous: bool) {
         let found = self.stage.space.lookup(VirtAddr::new(va));
-        if !found.is_some_and(|leaf| leaf.level == level && leaf.contiguous == contiguous) {
+        if !found.is_some_and(|leaf| leaf.level() == level && leaf.is_contiguous() == contiguous) {
             self.stage.fail(format!("{what}: {va:#x} is {found:?}"));
         }
     }

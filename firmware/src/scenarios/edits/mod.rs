@@ -109,6 +109,16 @@ pub const FORMS: &[Form] = forms! {
     "table-linked-before-zeroed" Tlbsan [] [page::<G>(Remade, NoInvalidation, A + G::PAGE)] => map::linked_early::<G>;
 };
 
+/// Those in the kernel's own space: a block of the linear map, under the cores that run in it.
+pub const KERNEL_FORMS: &[Form] = &[Form {
+    name: "edits/correct-linear-map",
+    judge: Cores,
+    needs: &[],
+    expected: &[],
+    expected_bbm2: None,
+    play: resize::linear_map,
+}];
+
 /// Plays `script` on core 0 while the others read `places`, with FEAT_BBM taken for what `bbm` says.
 fn perform<G: Geometry>(
     billing: &Billing,
@@ -116,7 +126,8 @@ fn perform<G: Geometry>(
     places: &[u64],
     script: &(dyn Fn(&Show<'_, '_, G>) + Sync),
 ) -> Result<(), String> {
-    let audience = Audience::new(places);
+    // The kernel's own space has everything already.
+    let audience = Audience::new(places, if G::UPPER { Found::Word } else { Found::Hole });
     let features = Features { bbm, ..Features::detect() };
     Stage::<G>::play_with(billing.asid, Loss::Nothing, features, &|stage, core| {
         if core == 0 {

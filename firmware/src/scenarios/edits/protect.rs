@@ -24,8 +24,8 @@ const HOLES: [u64; 2] = [2, 4];
 const WRITABLE: Attributes = Attributes::USER_DATA;
 const READ_ONLY: Attributes = Attributes::USER_RODATA;
 /// The linear map says inner shareable; the difference is harmless here, and break-before-make is due.
-const OUTER: Attributes = Attributes { shareability: Shareability::Outer, ..WRITABLE };
-const TRACKED: Attributes = Attributes { track_dirty: true, ..WRITABLE };
+const OUTER: Attributes = WRITABLE.with_shareability(Shareability::Outer);
+const TRACKED: Attributes = WRITABLE.with_track_dirty(true);
 
 /// At every level of FEAT_BBM that the CPU has: a type is never changed in place.
 pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
