@@ -205,7 +205,7 @@ impl Plugin {
             }
         }
         if let Err(register) = vcpu.start(&self.api) {
-            return self.checker.stop(&format!("QEMU shows no register {register} of vCPU {index}"));
+            self.checker.stop(&format!("QEMU shows no register {register} of vCPU {index}"));
         }
     }
 

@@ -50,6 +50,7 @@ macro_rules! forms {
             judge: $judge,
             needs: &[$($need),*],
             expected: &[$($expected),*],
+            expected_bbm2: None,
             play: $play,
         }),*]
     };
