@@ -26,8 +26,10 @@ const MAX_TAGS: usize = 16;
 pub struct Context {
     /// The tables.
     pub root: Root,
-    /// Under which tags it was loaded.
+    /// Under which tags it was loaded; none: nobody can hold anything of it, and its root may become any page.
     pub tags: Vec<TagUse>,
+    /// Residues that were read through it and are open.
+    pub open: usize,
 }
 
 /// Which PEs have, or had, a context under one tag.
@@ -46,6 +48,20 @@ pub struct TagUse {
 }
 
 impl TagUse {
+    /// PEs that may hold an entry which can be reached since event `since` (R3): a PE gets nothing new of a context that it
+    /// has left.
+    pub fn may_hold(&self, since: u64) -> PeSet {
+        let too_late = self.left.iter().filter(|(_, left)| *left < since).fold(0, |set, (pe, _)| set | 1 << pe);
+        self.held & (self.loaded | !too_late)
+    }
+
+    /// PEs that have left it are taken to have done so at event `time`.
+    pub fn stayed_until(&mut self, pes: PeSet, time: u64) {
+        for (_, left) in self.left.iter_mut().filter(|(pe, _)| pes >> pe & 1 != 0) {
+            *left = time;
+        }
+    }
+
     /// An invalidation of `reach`, executed at event `time`, is complete: a PE that has the context loaded, or has left it since,
     /// may have filled again.
     pub fn invalidated(&mut self, reach: PeSet, time: u64) {
@@ -83,6 +99,8 @@ pub struct TablePage {
     pub parents: Vec<Parent>,
     /// Contents as last seen.
     pub entries: Box<[u64]>,
+    /// For each of them the event since which walkers may have found it, or one that permits less.
+    pub since: Box<[u64]>,
     /// Table residues that lead here.
     pub residues: FastSet<ResidueId>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
@@ -156,6 +174,8 @@ pub struct Span {
     pub space: Space,
     /// First input address.
     pub start: u64,
+    /// The event since which the slot can be reached.
+    pub since: u64,
 }
 
 /// All contexts and tables.
@@ -181,7 +201,7 @@ impl Shadow {
     pub fn add_context(&mut self, root: Root) -> ContextId {
         let id = self.next_context;
         self.next_context += 1;
-        self.contexts.insert(id, Context { root, tags: Vec::new() });
+        self.contexts.insert(id, Context { root, tags: Vec::new(), open: 0 });
         self.by_root.insert(root, id);
         self.by_space.entry(root.space).or_default().push(id);
         id
@@ -247,11 +267,12 @@ impl Shadow {
         }
     }
 
-    /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise. An
-    /// entry of stage 2 is held by its own, and a leaf also combined with entries of stage 1.
-    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Vec<(Tag, PeSet)> {
+    /// Who may hold an entry that can be reached through a context since event `since`, by the tag it has: global for
+    /// global leaves, an ASID otherwise. An entry of stage 2 is held by its own, and a leaf also combined with entries of
+    /// stage 1.
+    pub fn holders(&self, id: ContextId, entry: &Descriptor, since: u64) -> Vec<(Tag, PeSet)> {
         let Some(context) = self.context(id) else { return Vec::new() };
-        let all = context.tags.iter().fold(0, |set, tag| set | tag.held);
+        let all = context.tags.iter().fold(0, |set, tag| set | tag.may_hold(since));
         if all == 0 {
             return Vec::new();
         }
@@ -259,8 +280,32 @@ impl Shadow {
             (true, Descriptor::Leaf(_)) => vec![(Tag::Ipa, all), (Tag::Combined, all)],
             (true, _) => vec![(Tag::Ipa, all)],
             (false, entry) if entry.is_global() => vec![(Tag::Global, all)],
-            _ => context.tags.iter().filter(|tag| tag.held != 0).map(|tag| (tag.tag, tag.held)).collect(),
+            _ => {
+                let held = context.tags.iter().map(|tag| (tag.tag, tag.may_hold(since)));
+                held.filter(|(_, pes)| *pes != 0).collect()
+            }
         }
+    }
+
+    /// Notes that nobody can hold anything of a context, if that is so: no PE has it loaded, its root is empty, and what was
+    /// in it is gone from every TLB. Its root may be freed and become anything.
+    pub fn rest(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let loaded = context.tags.iter().any(|tag| tag.loaded != 0);
+        if !loaded && context.open == 0 && self.tables.get(&context.root.table).is_none_or(TablePage::is_empty) {
+            context.tags.clear();
+        }
+    }
+
+    /// The contexts at rest whose root a table is.
+    pub fn resting(&self, table: u64) -> Vec<ContextId> {
+        let Some(table) = self.tables.get(&table) else { return Vec::new() };
+        let resting = |id: &ContextId| self.contexts.get(id).is_some_and(|c| c.tags.is_empty() && c.open == 0);
+        let roots = table.parents.iter().filter_map(|parent| match parent {
+            Parent::Root(id) => Some(*id),
+            Parent::Slot { .. } => None,
+        });
+        roots.filter(resting).collect()
     }
 
     /// The table that begins at `table`.
@@ -346,13 +391,21 @@ impl Shadow {
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
     pub fn spans(&self, table: u64, index: usize) -> (Vec<Span>, bool) {
         let mut spans = Vec::new();
-        let whole = self.collect_spans(table, index, 0, &mut spans, &mut 4096);
+        let whole = self.collect_spans(table, index, (0, 0), &mut spans, &mut 4096);
         (spans, !whole)
     }
 
-    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Vec<Span>, budget: &mut usize) -> bool {
+    fn collect_spans(
+        &self,
+        base: u64,
+        index: usize,
+        (offset, since): (u64, u64),
+        spans: &mut Vec<Span>,
+        budget: &mut usize,
+    ) -> bool {
         let Some(table) = self.tables.get(&base) else { return true };
         let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
+        let since = since.max(table.since.get(index).copied().unwrap_or(0));
         table.parents.iter().all(|parent| {
             let Some(left) = budget.checked_sub(1) else { return false };
             *budget = left;
@@ -362,13 +415,13 @@ impl Shadow {
                     // Entries past the half's size are not reachable.
                     if offset >> known.root.geometry.va_bits == 0 {
                         let start = known.root.first_va().wrapping_add(offset);
-                        spans.push(Span { context, space: known.root.space, start });
+                        spans.push(Span { context, space: known.root.space, start, since });
                     }
                     spans.len() < MAX_SPANS
                 }
                 Parent::Slot { table: above, index } => {
                     let leads = self.tables.get(&above).is_some_and(|up| up.level < table.level);
-                    !leads || self.collect_spans(above, index, offset, spans, budget)
+                    !leads || self.collect_spans(above, index, (offset, since), spans, budget)
                 }
             }
         })

@@ -88,8 +88,8 @@ enum Compared {
 struct Comparison {
     /// Whether PEs change their address spaces.
     ///
-    /// A PE that has left a context holds what it held then (R3). The model does not follow entries but contexts: it takes
-    /// the PE to hold whatever the tables hold until the ASID is invalidated, and thus errs on the side of a verdict. So,
+    /// A PE that has left a context holds what it held then (R3). The model knows since when an entry can be found, and not
+    /// what an operation by address has removed from a PE while the entry was valid: it errs on the side of a verdict. So,
     /// where PEs roam, the model may say more than the reference, never less.
     roaming: bool,
     /// What the model is told.

@@ -66,6 +66,7 @@ impl Model {
             }
             if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
                 self.shadow.unload(id, pe, self.summary.events);
+                self.shadow.rest(id);
             }
             if let Some(next) = next {
                 self.load(now, &next, place);

@@ -122,7 +122,7 @@ impl Model {
         old: (u64, Descriptor),
         new: (u64, Descriptor),
     ) {
-        let holders = self.shadow.holders(span.context, &old.1);
+        let holders = self.shadow.holders(span.context, &old.1, span.since);
         let size = slot.geometry.size(slot.level);
         let site = now.site();
         self.condemn(Condemned::new(span.space, span.start, size, old.1));
