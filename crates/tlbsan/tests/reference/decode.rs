@@ -136,9 +136,10 @@ pub(crate) fn compare(old: &Desc, new: &Desc, same_contents: impl Fn(u64, u64) -
             Desc::Leaf { output: b, attributes: y, permits: q, .. },
         ) => {
             let tellable = a != b && ((p | q) & WRITABLE != 0 || !same_contents(a, b));
-            if x != y || tellable {
+            let narrowed = x & NG == 0 && y == x | NG;
+            if x != y && !narrowed || tellable {
                 if new.is_cacheable() { Change::Break } else { Change::Gone }
-            } else if p & !q != 0 || a != b {
+            } else if p & !q != 0 || a != b || narrowed {
                 Change::Tighten
             } else {
                 Change::None
