@@ -15,6 +15,7 @@ use crate::outcome::{self, Exit, Facts};
 use crate::paint::Paint;
 use crate::session::{Session, Style};
 use crate::symbols::Symbols;
+use crate::withheld::Withheld;
 
 /// Judges the trace and returns the exit code.
 pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
@@ -28,7 +29,8 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         None => None,
     };
     let recorded = replay.config();
-    let config = Config { ignore_hints: recorded.ignore_hints || options.ignore_hints, ..recorded };
+    let ignore_hints = recorded.ignore_hints || options.ignore_hints;
+    let config = Config { ignore_hints, blind: options.blind, ..recorded };
 
     let stdout = io::stdout();
     let style = Style {
@@ -40,6 +42,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     let mut session = Session::new(stdout, &symbols, style);
     let mut model = Model::new(config);
     let (mut started, mut end, mut pes) = (false, None, 0);
+    let mut withheld = Withheld::default();
     let broken = loop {
         let next = replay.next_event();
         match &next {
@@ -58,7 +61,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
             match &record {
                 Record::Start { .. } => started = true,
                 Record::End(summary) => end = Some(summary.clone()),
-                _ => {}
+                _ => withheld.record(&record),
             }
             session.record(record, Instant::now());
         }
@@ -81,6 +84,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         let asked = crate::paint::count(replay.unanswered(), "question", "questions");
         lines.push(format!("tlbsan: note: {asked} had no answer in the trace: another model recorded it"));
     }
+    lines.extend(withheld.line(&options.blind));
     let summary = outcome::summary(&facts, &outcome);
     lines.push(if outcome.code == 0 { style.paint.green(&summary) } else { style.paint.red(&summary) });
     session.say(&lines);

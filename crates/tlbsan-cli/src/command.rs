@@ -7,7 +7,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use tlbsan::Blind;
+
 use crate::options::{escape, join, number, pairs, size};
+use crate::withheld;
 
 /// Where the machine `virt` has its RAM.
 const RAM_BASE: u64 = 0x4000_0000;
@@ -62,6 +65,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) ignore_hints: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
+    /// What is withheld from the model.
+    pub(crate) blind: Blind,
     /// Where the plugin writes a trace.
     pub(crate) record: Option<&'a Path>,
 }
@@ -137,6 +142,7 @@ pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<(Vec<OsStrin
             plugin += &format!(",{option}=on");
         }
     }
+    plugin += &withheld::plugin_arguments(&setup.blind);
     if let Some(path) = setup.record {
         plugin += &format!(",record={}", escape(utf8(path, "-o")?));
     }

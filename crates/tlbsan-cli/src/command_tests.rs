@@ -9,6 +9,7 @@ fn setup() -> Setup<'static> {
         backend: Backend::Memfd,
         ignore_hints: false,
         trace: false,
+        blind: tlbsan::Blind::default(),
         record: None,
     }
 }

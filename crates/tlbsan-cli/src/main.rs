@@ -15,6 +15,7 @@
 //! | `story`   | a violation as a person reads it (pure)                                    |
 //! | `advice`  | what to do about it (pure)                                                 |
 //! | `outcome` | exit code, reasons, summary (pure)                                         |
+//! | `withheld`| what `--blind` keeps from the model                                        |
 //! | `paint`   | colours and numbers                                                        |
 
 mod advice;
@@ -31,6 +32,7 @@ mod session;
 mod story;
 mod symbols;
 mod tap;
+mod withheld;
 
 use std::io::Write;
 use std::process::ExitCode;

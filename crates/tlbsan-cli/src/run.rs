@@ -18,6 +18,7 @@ use crate::paint::Paint;
 use crate::qemu;
 use crate::session::{Session, Style};
 use crate::symbols::Symbols;
+use crate::withheld::Withheld;
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(25);
@@ -62,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         backend: backend.clone(),
         ignore_hints: options.ignore_hints,
         trace: options.trace,
+        blind: options.blind,
         record: options.record.as_deref(),
     };
     let (args, vcpus) = build(&options.guest, &setup)?;
@@ -106,6 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
     let outcome = outcome::judge(&facts);
     let paint = style.paint;
     let mut lines: Vec<String> = outcome.reasons.iter().map(|reason| format!("tlbsan: {reason}")).collect();
+    lines.extend(heard.withheld.line(&options.blind));
     let summary = outcome::summary(&facts, &outcome);
     lines.push(if outcome.code == 0 { paint.green(&summary) } else { paint.red(&summary) });
     session.say(&lines);
@@ -124,6 +127,7 @@ struct Heard {
     end: Option<Summary>,
     broken: Option<String>,
     notice: Option<String>,
+    withheld: Withheld,
 }
 
 /// Takes events until QEMU has ended and everything it wrote is read.
@@ -153,7 +157,7 @@ fn follow<W: Write>(
                     Record::Start { .. } => heard.started = true,
                     Record::End(summary) => heard.end = Some(summary.clone()),
                     Record::Notice { text } => heard.notice = Some(text.clone()),
-                    Record::Violation(_) | Record::Remark(_) | Record::Case(_) => {}
+                    _ => heard.withheld.record(&record),
                 }
                 session.record(*record, now);
             }

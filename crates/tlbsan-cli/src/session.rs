@@ -96,7 +96,7 @@ impl<'a, W: Write> Session<'a, W> {
     /// A record came.
     pub(crate) fn record(&mut self, record: Record, now: Instant) {
         match record {
-            Record::Start { .. } | Record::End(_) => {}
+            Record::Start { .. } | Record::End(_) | Record::Blinded(_) | Record::Found { .. } => {}
             Record::Notice { text } => {
                 let text = format!("{} {text}", self.style.paint.yellow("tlbsan: note:"));
                 self.say(&[text]);

@@ -81,7 +81,7 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
         Some(path) => Some(File::create(path).map_err(|e| format!("argument record={path}: {e}"))?),
         None => None,
     };
-    let config = Config { ignore_hints: args.ignore_hints, ..Config::default() };
+    let config = Config { ignore_hints: args.ignore_hints, blind: args.blind, ..Config::default() };
     let checker = stream.and_then(|stream| Checker::new(config, stream, args.trace, record));
     let plugin = Plugin {
         api,

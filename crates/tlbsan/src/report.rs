@@ -24,6 +24,13 @@ pub enum Record {
     Remark(Box<Remark>),
     /// A case has ended.
     Case(CaseResult),
+    /// An instruction was withheld from the model ([`crate::blind`]).
+    Blinded(Blinded),
+    /// A verdict answers for a withheld instruction.
+    Found {
+        /// The event in which it was executed.
+        event: u64,
+    },
     /// Something the reader should know that is no error: what is not modelled, for instance.
     Notice {
         /// One sentence.
@@ -55,6 +62,19 @@ pub struct Remark {
     pub text: String,
     /// Where it happened first.
     pub site: Site,
+}
+
+/// An instruction that was withheld from the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blinded {
+    /// Number of the event in which it was executed, from 1; that is what names it.
+    pub event: u64,
+    /// The instruction, and for a weakened one what it was taken for.
+    pub what: String,
+    /// Who executed it.
+    pub pe: usize,
+    /// Virtual address of the instruction.
+    pub pc: u64,
 }
 
 /// An access by virtual address that went elsewhere than the tables say.

@@ -10,6 +10,7 @@ mod contexts;
 mod tables;
 mod verdicts;
 
+use crate::blind::{Blind, Blindfold, Sight};
 use crate::case::Window;
 use crate::change::{Alike, Judge, agree, forbids_more};
 use crate::descriptor::{Descriptor, Leaf, Table};
@@ -18,7 +19,7 @@ use crate::event::{Event, What, World};
 use crate::geometry::{Geometry, Space};
 use crate::hash::FastSet;
 use crate::machine::{EL10, MAX_PES, Pe};
-use crate::report::{Record, STREAM_VERSION, Severity, Site, Summary};
+use crate::report::{Blinded, Record, STREAM_VERSION, Severity, Site, Summary};
 use crate::residue::{MAX_OPEN, Residues};
 use crate::rules::claimed;
 use crate::shadow::Shadow;
@@ -36,6 +37,8 @@ pub struct Config {
     pub ignore_hints: bool,
     /// Make a record of every violation, and not of the first from each place in the code only.
     pub tell_all: bool,
+    /// What the model is kept from seeing, as a test of its sight.
+    pub blind: Blind,
 }
 
 /// The model.
@@ -57,6 +60,7 @@ pub struct Model {
     noticed: FastSet<String>,
     summary: Summary,
     records: Vec<Record>,
+    blindfold: Blindfold,
 }
 
 /// Places in the code of which a verdict or remark was told; when there are more, each is told again.
@@ -155,6 +159,7 @@ impl Model {
             noticed: FastSet::default(),
             summary: Summary::default(),
             records: vec![Record::Start { version: STREAM_VERSION }],
+            blindfold: Blindfold::new(config.blind),
         }
     }
 
@@ -180,13 +185,29 @@ impl Model {
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
                 let effect = Effect::new(op, pe, &self.pes[pe], self.summary.events);
-                self.tlbi(&mut now, &effect);
+                let seen = match self.blindfold.tlbi(op) {
+                    Sight::Clear => Some(effect),
+                    Sight::Not => None,
+                    Sight::As(op) => Some(Effect::new(op, pe, &self.pes[pe], self.summary.events)),
+                };
+                if seen != Some(effect) {
+                    self.withhold(&effect, seen.as_ref(), event.pc);
+                }
+                if let Some(effect) = seen {
+                    self.tlbi(&mut now, &effect);
+                }
             }
             What::UnknownTlbi(insn) => {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
                 self.tlbi(&mut now, &Effect::everything(pe, self.summary.events));
             }
-            What::Dsb(dsb) => self.dsb(&mut now, dsb),
+            What::Dsb(dsb) => match self.blindfold.dsb() {
+                Sight::Clear | Sight::As(_) => self.dsb(&mut now, dsb),
+                Sight::Not => {
+                    self.residues.withhold_dsb(pe, dsb);
+                    self.blinded(pe, event.pc, dsb.to_string());
+                }
+            },
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
             What::El(el) => {
                 if self.pes[pe].el != el {
@@ -260,6 +281,20 @@ impl Model {
                 self.wide_tlbis.push(*effect);
             }
         }
+    }
+
+    /// A TLBI that the model does not see, or sees as another.
+    fn withhold(&mut self, effect: &Effect, seen: Option<&Effect>, pc: u64) {
+        self.residues.withhold_tlbi(effect, seen, &self.shadow);
+        let what = match seen {
+            None => effect.op.to_string(),
+            Some(seen) => format!("{} taken for {}", effect.op, seen.op),
+        };
+        self.blinded(effect.issuer, pc, what);
+    }
+
+    fn blinded(&mut self, pe: usize, pc: u64, what: String) {
+        self.records.push(Record::Blinded(Blinded { event: self.summary.events, what, pe, pc }));
     }
 
     /// An operation by VA removes combined entries as well: those of the intermediate addresses that stage 1 gives now.

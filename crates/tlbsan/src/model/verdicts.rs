@@ -87,7 +87,7 @@ impl Model {
                 ..blank(&now.site())
             };
             if severity == Severity::Error {
-                self.retire_with_children(now, id);
+                self.retire_with_children(now, id, cause);
                 self.count(Verdict::from(&violation));
             }
             match stories.iter_mut().find(|story| story.cause == cause && !self.config.tell_all) {
@@ -101,15 +101,16 @@ impl Model {
     }
 
     /// What can only be read through a residue is part of the same mistake.
-    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId) {
+    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId, cause: Cause) {
         let children = self.residues.children(id);
         if let Some(residue) = self.retire(now.world, id) {
+            self.records.extend(residue.missed(cause).map(|event| Record::Found { event }));
             let what = &residue.what;
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
         for child in children {
             if self.residues.get(child).is_some_and(|residue| residue.what.through == Some(id)) {
-                self.retire_with_children(now, child);
+                self.retire_with_children(now, child, cause);
             }
         }
     }

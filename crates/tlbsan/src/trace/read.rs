@@ -151,7 +151,8 @@ impl<R: Read> Replay<R> {
         if header[10] & !3 != 0 || header[11] != 0 {
             return Err(TraceError { offset: 10, wrong: Wrong::Malformed("an unknown setting") });
         }
-        let config = Config { ignore_hints: header[10] & 1 != 0, tell_all: header[10] & 2 != 0 };
+        let (ignore_hints, tell_all) = (header[10] & 1 != 0, header[10] & 2 != 0);
+        let config = Config { ignore_hints, tell_all, ..Config::default() };
         Ok(Self {
             source,
             config,
