@@ -254,6 +254,10 @@ impl Plugin {
     fn instruction(&self, vcpu: &Vcpu, insn: Insn, low: u64) {
         self.tell_pending(vcpu);
         let api = &self.api;
+        // What comes first after a reset and matters is one of these.
+        if matches!(insn, Insn::Sysreg(..) | Insn::Tlbi(..) | Insn::Isb) && vcpu.was_reset(api) {
+            self.send(vcpu, vcpu.pc(api, low), What::Reset);
+        }
         self.tell_level(vcpu, low);
         // Below EL1 most of what follows is undefined, but its callback comes all the same.
         let privileged = || vcpu.exception_level(api).is_some_and(|el| el >= 1);

@@ -70,8 +70,8 @@ impl Blindfold {
     }
 }
 
-/// The leaf-only form of an all-level operation by VA.
-fn leaf_only(op: Op) -> Option<Op> {
+/// The leaf-only form of an all-level operation by VA: what a weakened one is taken for.
+pub fn leaf_only(op: Op) -> Option<Op> {
     let target = match op.target {
         Target::Va { va, asid, leaf_only: false, ttl } => Target::Va { va, asid, leaf_only: true, ttl },
         Target::VaRange { pages, asid, leaf_only: false } => Target::VaRange { pages, asid, leaf_only: true },
