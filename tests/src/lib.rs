@@ -60,7 +60,7 @@ impl Board {
         Self { cpu, cores, machine: "", append: append.to_owned(), qemu: Vec::new(), tlbsan: Vec::new() }
     }
 
-    fn qemu_arguments(&self, append: &str) -> Vec<String> {
+    pub fn qemu_arguments(&self, append: &str) -> Vec<String> {
         let machine = format!("virt,gic-version=3{}", self.machine);
         let cores = self.cores.to_string();
         let image = artifact("aarch64-unknown-none-softfloat/release/firmware.img", "make build");
@@ -168,7 +168,7 @@ fn root() -> &'static Path {
 }
 
 /// A file below the target folder, and what makes it.
-fn artifact(path: &str, maker: &str) -> PathBuf {
+pub fn artifact(path: &str, maker: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), |dir| root().join(dir));
     let file = target.join(path);
     assert!(file.exists(), "{} is missing: run `{maker}` first", file.display());

@@ -173,6 +173,7 @@ fn read(user: &[OsString]) -> Result<Wishes, Refusal> {
                 | "mem-path"
                 | "append"
                 | "readconfig"
+                | "device"
         );
         let value = if takes_value { args.next() } else { None };
         let text = value.map(|value| value.to_string_lossy()).unwrap_or_default();
@@ -205,6 +206,11 @@ fn read(user: &[OsString]) -> Result<Wishes, Refusal> {
                     "tlbsan must see machine, memory and vCPUs; write what `-readconfig` would read as arguments"
                         .into(),
                 );
+            }
+            "device" if ["pc-dimm", "nvdimm", "virtio-mem"].iter().any(|memory| text.starts_with(memory)) => {
+                return Err(Refusal(format!(
+                    "tlbsan needs guest memory in one piece; leave `-device {text}` out and give all of it with `-m`"
+                )));
             }
             "plugin" if text.contains("tlbsan_qemu") => {
                 return Err(

@@ -20,6 +20,8 @@ pub(crate) struct Args {
     pub(crate) trace: bool,
     /// What is withheld from the model.
     pub(crate) blind: Blind,
+    /// The event at which the checker panics, as a test of what happens then.
+    pub(crate) panic_at: Option<u64>,
     /// Where the trace goes, if the run is recorded.
     pub(crate) record: Option<String>,
 }
@@ -28,7 +30,7 @@ impl Args {
     /// Reads `key=value` arguments. The error is a sentence for the user.
     pub(crate) fn parse<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let (mut fd, mut ram, mut backend, mut ignore_hints, mut trace) = (None, None, None, false, false);
-        let (mut record, mut blind) = (None, Blind::default());
+        let (mut record, mut blind, mut panic_at) = (None, Blind::default(), None);
         for arg in args {
             let (key, value) = arg.split_once('=').ok_or_else(|| format!("argument {arg}: expected key=value"))?;
             let wrong = |what: &str| format!("argument {arg}: expected {what}");
@@ -39,6 +41,7 @@ impl Args {
                 "record" => record = Some(value.to_owned()),
                 "ignore-hints" => ignore_hints = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "trace" => trace = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "panic-at" => panic_at = Some(value.parse().map_err(|_| wrong("a number"))?),
                 "blind-tlbi" => blind.tlbi = value.parse().map_err(|_| wrong("a number"))?,
                 "blind-dsb" => blind.dsb = value.parse().map_err(|_| wrong("a number"))?,
                 "weaken" => blind.weaken = value.parse().map_err(|_| wrong("a number"))?,
@@ -51,7 +54,7 @@ impl Args {
         }
         let fd = fd.ok_or("argument fd=N is missing: the file descriptor for the records")?;
         let (ram_base, ram_size) = ram.ok_or("argument ram=0xBASE:0xSIZE is missing: guest RAM")?;
-        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace, blind, record })
+        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace, blind, panic_at, record })
     }
 }
 
@@ -97,6 +100,7 @@ mod tests {
             ignore_hints: true,
             trace: false,
             blind: Blind { tlbi: 9, dsb: 0, weaken: 0, seed: 5 },
+            panic_at: None,
             record: None,
         };
         assert_eq!(args, Ok(expected));

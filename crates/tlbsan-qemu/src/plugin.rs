@@ -82,7 +82,7 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
         None => None,
     };
     let config = Config { ignore_hints: args.ignore_hints, blind: args.blind, ..Config::default() };
-    let checker = stream.and_then(|stream| Checker::new(config, stream, args.trace, record));
+    let checker = stream.and_then(|stream| Checker::new(config, stream, (args.trace, args.panic_at), record));
     let plugin = Plugin {
         api,
         checker: checker.map_err(|e| format!("argument fd={}: {e}", args.fd))?,

@@ -18,6 +18,8 @@ pub const MAX_TABLES: usize = 1 << 16;
 const MAX_ENTRIES: usize = 1 << 24;
 /// Places that one slot is followed at: a table linked in more is followed at some of them.
 const MAX_SPANS: usize = 256;
+/// Contexts that are followed.
+pub const MAX_CONTEXTS: usize = 1 << 14;
 /// Tags that a context is followed under; more are held under any ASID.
 const MAX_TAGS: usize = 16;
 
@@ -295,6 +297,22 @@ impl Shadow {
         if !loaded && context.open == 0 && self.tables.get(&context.root.table).is_none_or(TablePage::is_empty) {
             context.tags.clear();
         }
+    }
+
+    /// How many contexts are followed.
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// Whether there is no place for another context.
+    pub fn is_full(&self) -> bool {
+        self.contexts.len() >= MAX_CONTEXTS
+    }
+
+    /// Every context at rest.
+    pub fn all_resting(&self) -> Vec<ContextId> {
+        let resting = |(_, context): &(&ContextId, &Context)| context.tags.is_empty() && context.open == 0;
+        self.contexts.iter().filter(resting).map(|(id, _)| *id).collect()
     }
 
     /// The contexts at rest whose root a table is.

@@ -63,7 +63,7 @@ pub struct Model {
     blindfold: Blindfold,
 }
 
-/// Places in the code of which a verdict or remark was told; when there are more, each is told again.
+/// Places in the code of which a verdict or remark was told; when there are more, they are counted only.
 const MAX_TOLD: usize = 1 << 16;
 /// Notices made.
 const MAX_NOTICES: usize = 256;
@@ -243,6 +243,11 @@ impl Model {
     /// Open residues: what may be cached although it is gone from memory.
     pub fn residues(&self) -> &Residues {
         &self.residues
+    }
+
+    /// The tables that are followed.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
     }
 
     fn notice(&mut self, text: String) {

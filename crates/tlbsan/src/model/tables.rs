@@ -287,6 +287,9 @@ impl Model {
             }
             return;
         }
+        if now.world.load(base).is_none() {
+            self.notice(format!("the table at {base:#x} is in no memory that can be read: nothing is judged below it"));
+        }
         let load = |index: u64| now.world.load(base.wrapping_add(index * 8)).unwrap_or(0);
         let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
         let since = vec![self.summary.events; entries.len()].into();

@@ -164,7 +164,8 @@ impl Model {
         let place = story.case.unwrap_or(u64::MAX);
         // The same mistake in another case is another story.
         let key = (story.kind, story.cause, story.trigger.pc ^ place.rotate_left(32), story.removed.pc);
-        let known = self.told.contains(&key) && !self.config.tell_all;
+        // A stream that grows with every repetition would fill a disk.
+        let known = !self.config.tell_all && (self.told.contains(&key) || self.told.len() >= MAX_TOLD);
         if !known && self.told.len() < MAX_TOLD {
             self.told.insert(key);
         }

@@ -98,9 +98,11 @@ impl Geometry {
             (true, true, 3) | (true, false, 1 | 2) => {
                 let permits = (bits ^ (1 << 7 | 3 << 53)) & (1 << 6 | 1 << 7 | 3 << 53);
                 let permits = if bit(51) { permits | WRITABLE } else { permits };
+                // nT is a block's; in a page's descriptor the bit belongs to the address.
+                let nt = if level < 3 { 1 << 16 } else { 0 };
                 Desc::Leaf {
                     output: bits & address & !(self.span(level) - 1),
-                    attributes: bits & (7 << 2 | 1 << 5 | 3 << 8 | NG | 1 << 16 | 1 << 50 | 1 << 52),
+                    attributes: bits & (7 << 2 | 1 << 5 | 3 << 8 | NG | nt | 1 << 50 | 1 << 52),
                     permits,
                     cacheable: bit(10) || self.sets_af,
                 }
