@@ -60,6 +60,7 @@ impl Board {
         Self { cpu, cores, machine: "", append: append.to_owned(), qemu: Vec::new(), tlbsan: Vec::new() }
     }
 
+    /// QEMU's arguments for it, with this on its command line.
     pub fn qemu_arguments(&self, append: &str) -> Vec<String> {
         let machine = format!("virt,gic-version=3{}", self.machine);
         let cores = self.cores.to_string();
