@@ -4,6 +4,8 @@ CPUS     ?= 4
 CPU      ?= cortex-a57
 SCENARIO ?=
 FAULT    ?=
+MINUTES  ?= 10
+SEED     ?=
 MEMORY   ?= 256M
 
 TARGET  := aarch64-unknown-none-softfloat
@@ -16,17 +18,21 @@ BARE    := firmware linux-guest
 OPTIONS ?=
 
 # What the firmware is told: the checker listens, and which cases to run.
-APPEND  := tlbsan $(if $(SCENARIO),scenario=$(SCENARIO)) $(if $(FAULT),fault=$(FAULT))
-MACHINE := -M virt,gic-version=3 -cpu $(CPU) -smp $(CPUS) -m $(MEMORY) -nographic -nic none \
-           -semihosting-config enable=on,target=native -kernel $(IMAGE) -append "$(strip $(APPEND))"
+APPEND  = tlbsan $(if $(SCENARIO),scenario=$(SCENARIO)) $(if $(FAULT),fault=$(FAULT))
+MACHINE = -M virt,gic-version=3 -cpu $(CPU) -smp $(CPUS) -m $(MEMORY) -nographic -nic none \
+          -semihosting-config enable=on,target=native -kernel $(IMAGE) -append "$(strip $(APPEND))"
 
-.PHONY: run run-linux linux test test-linux bench lint doc build setup clean help
+.PHONY: run run-linux linux stress test test-linux bench lint doc build setup clean help
 .DEFAULT_GOAL := help
 
 ## run: the firmware on QEMU under tlbsan; SCENARIO=name FAULT=scenario/fault CPUS=1..8 CPU=cortex-a57|neoverse-n2|max
 run: build
-	@echo '$(TLBSAN) run --symbols $(ELF) -- $(MACHINE)'
+	@echo "$(TLBSAN) run --symbols $(ELF) -- $(subst ",\",$(MACHINE))"
 	@$(TLBSAN) run --symbols $(ELF) -- $(MACHINE)
+
+## stress: threads that map, write, unmap and exit, from a random seed; MINUTES=n SEED=n FAULT=stress/correct|stress/lost-freed-tables
+stress: APPEND = tlbsan fault=$(or $(FAULT),stress/correct) $(if $(SEED),seed=$(SEED)) seconds=$$((60 * $(MINUTES)))
+stress: run
 
 ## test: everything that is checked, on the host and on QEMU
 test: build
@@ -41,9 +47,12 @@ run-linux: linux
 test-linux: linux
 	cargo test --release -p system-tests --test linux -- --test-threads=1 --nocapture
 
-## bench: what the checker costs, beside QEMU alone in the same run (Linux too, where `make linux` has fetched it)
+## bench: what the crates cost, beside what others cost; tables here, figures in target/bench
 bench: build
-	cargo run --quiet --release -p benches --bin qemu
+	@cargo run --quiet --release -p benches --bin tlbi
+	@cargo run --quiet --release -p benches --bin remedies
+	@cargo run --quiet --release -p benches --bin replay
+	@cargo run --quiet --release -p benches --bin qemu
 
 ## linux: a stock Linux and our programs for it, in target/linux
 linux: build

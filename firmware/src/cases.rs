@@ -26,14 +26,16 @@ pub fn run() -> u32 {
         (None, Some(scenario)) => form.scenario() == scenario || form.name == scenario,
         (None, None) => true,
     };
-    let forms = || scenarios::ALL.iter().copied().flatten().filter(chosen);
+    let every =
+        || scenarios::ALL.iter().chain(fault.and(Some(scenarios::BY_NAME)).into_iter().flatten()).copied().flatten();
+    let forms = || every().filter(chosen);
 
     println!("TAP version 14");
     let count = forms().count();
     if count == 0 {
         println!("1..0 # SKIP no such case");
         println!("# there are:");
-        scenarios::ALL.iter().copied().flatten().for_each(|form| println!("#   {}", form.name));
+        every().for_each(|form| println!("#   {}", form.name));
         return exit::GUEST_FAILED;
     }
     println!("1..{count}");
@@ -44,13 +46,8 @@ pub fn run() -> u32 {
 /// Plays one form as test point `id`; says whether it went as it should.
 fn run_one(form: &'static Form, id: u64, as_named: bool) -> bool {
     let name = form.name;
-    let cores = smp::core_count();
-    if form.cores > cores {
-        println!("ok {id} - {name} # SKIP needs {} cores, no fault on {cores}", form.cores);
-        return true;
-    }
-    if cores == 1 && bootargs::get("remedy") == Some("d") {
-        println!("ok {id} - {name} # SKIP remedy d waits for another core");
+    if let Some(why) = form.needs.iter().find_map(|need| need.lacks()) {
+        println!("ok {id} - {name} # SKIP {why}");
         return true;
     }
     if form.judge == Judge::Tlbsan && !bootargs::flag("tlbsan") {

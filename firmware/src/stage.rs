@@ -134,7 +134,7 @@ pub struct Stage<'s> {
 }
 
 /// Frames that a case may use.
-const FRAMES: usize = 32;
+const FRAMES: usize = 512;
 
 impl Stage<'_> {
     /// Plays `play` on a fresh stage with address space `asid` and returns what went wrong, if anything. The space is loaded on
@@ -189,6 +189,11 @@ impl Stage<'_> {
     /// Says that something is not as it must be. The first word counts.
     pub fn fail(&self, what: String) {
         self.failure.lock().get_or_insert(what);
+    }
+
+    /// Whether something has gone wrong.
+    pub fn has_failed(&self) -> bool {
+        self.failure.lock().is_some()
     }
 
     /// What `done` did must have succeeded.

@@ -27,6 +27,8 @@ pub enum Loss {
     FullDsbsWeakened,
     /// They are executed on another core.
     FullDsbsElsewhere,
+    /// ISBs are lost.
+    Isbs,
     /// TLBIs reach their own PE only.
     Broadcast,
     /// TLBIs name another ASID.
@@ -40,6 +42,9 @@ const KEPT: usize = 64;
 
 static OPEN: AtomicBool = AtomicBool::new(false);
 static LOSS: Lock<Loss> = Lock::new(Loss::Nothing);
+/// TLBIs and DSBs of the window.
+static TLBIS: AtomicUsize = AtomicUsize::new(0);
+static DSBS: AtomicUsize = AtomicUsize::new(0);
 static ISSUED: AtomicUsize = AtomicUsize::new(0);
 static RECORD: Lock<[Option<Instruction>; KEPT]> = Lock::new([None; KEPT]);
 
@@ -59,9 +64,16 @@ impl Tampered {
     /// From now on, on every core.
     pub fn open(loss: Loss) {
         RECORD.lock().fill(None);
-        ISSUED.store(0, Ordering::Relaxed);
+        for count in [&ISSUED, &TLBIS, &DSBS] {
+            count.store(0, Ordering::Relaxed);
+        }
         *LOSS.lock() = loss;
         OPEN.store(true, Ordering::Release);
+    }
+
+    /// TLBIs and DSBs of the window, or of the last one.
+    pub fn counts() -> (usize, usize) {
+        (TLBIS.load(Ordering::Relaxed), DSBS.load(Ordering::Relaxed))
     }
 
     /// The window is over: what the library issued in it, in order, and how much of that is not kept.
@@ -75,6 +87,8 @@ impl Tampered {
         if !OPEN.load(Ordering::Acquire) {
             return Loss::Nothing;
         }
+        let count = if matches!(instruction, Instruction::Tlbi(_)) { &TLBIS } else { &DSBS };
+        count.fetch_add(1, Ordering::Relaxed);
         let n = ISSUED.fetch_add(1, Ordering::Relaxed);
         if let Some(slot) = RECORD.lock().get_mut(n) {
             *slot = Some(instruction);
@@ -132,7 +146,9 @@ unsafe impl Issue for Tampered {
     }
 
     fn isb(&self) {
-        self.0.isb();
+        if !(OPEN.load(Ordering::Acquire) && *LOSS.lock() == Loss::Isbs) {
+            self.0.isb();
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::fault::Fault;
 use crate::gather::{Gather, Released};
 use crate::memory::{FrameAllocator, PAGE_SIZE, TableMemory};
-use crate::record::{Record, Remedy, Share};
+use crate::record::{self, Record, Remedy, Share};
 use crate::space::{AddressSpace, GRANULE, VA_BITS};
-use crate::sync::yield_now;
+use crate::sync::{notify, wait_until};
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
@@ -64,7 +64,7 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         #[cfg(feature = "fault-injection")]
         let pending = pending && !space.injected(Fault::MapOverPending);
         if pending {
-            self.flush_pending(&mut record);
+            self.flush_pending(&mut record, range);
         }
         let Ok(()) =
             walk(&space.memory, space.root(), range, &mut Map { start: range.start(), frame, attributes, tables });
@@ -136,18 +136,19 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         self.gather.release(self.owner, &self.space.frames);
     }
 
-    /// Flushes what is pending so that something may be mapped over it. The lock is held: nothing is removed meanwhile.
-    fn flush_pending(&mut self, record: &mut Record) {
+    /// Flushes what is pending in `range` so that something may be mapped over it. The lock is held: nothing is removed meanwhile.
+    fn flush_pending(&mut self, record: &mut Record, range: VaRange) {
         let (tlb, pinned, asid) = (self.tlb, self.pinned, self.space.asid());
         if record.is_sole_remover(&self.share) {
             // Only this change has removed anything: its own record says how deep.
             // SAFETY: `remove` has ordered its stores.
             unsafe { self.gather.flush(tlb, pinned, asid, None) };
             record.lower(&mut self.share);
-        } else {
-            // Others have, and their records are theirs; they will flush again when they finish.
+        } else if let Some((stride, depth)) = record.reach() {
+            // Others have, and their records are theirs; they will flush again when they finish. Of a table that one of them
+            // unlinked, any address in its span will do: leaves elsewhere in the span stay theirs, for nothing is mapped there.
             // SAFETY: each of them ordered its stores in `remove` before it released the lock, which is held here.
-            unsafe { tlb.invalidate_ordered(pinned, &Invalidation::asid(asid)) }.sync();
+            unsafe { tlb.invalidate_ordered(pinned, &Invalidation::pages(asid, range, stride, depth)) }.sync();
         }
     }
 
@@ -158,7 +159,14 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         match self.space.remedy {
             Remedy::WholeRange => Some(Invalidation::pages(asid, asked, Level::L3, Depth::Full)),
             Remedy::WholeSpace => Some(Invalidation::asid(asid)),
-            Remedy::Counters => record.reach().map(|(stride, depth)| Invalidation::pages(asid, asked, stride, depth)),
+            Remedy::Counters => record.reach().map(|(stride, depth)| {
+                let strides = asked.widen(GRANULE.level_size(stride)).size() / GRANULE.level_size(stride);
+                if self.tlb.features().range || strides <= record::STRIDES_IN_COMPANY {
+                    Invalidation::pages(asid, asked, stride, depth)
+                } else {
+                    Invalidation::asid(asid)
+                }
+            }),
             Remedy::Wait => None,
         }
     }
@@ -182,13 +190,24 @@ impl<'c, M: TableMemory, A: FrameAllocator, I: Issue, P: Pinned + ?Sized> Edit<'
         if self.space.injected(Fault::TablesFreedBeforeFlush) {
             self.gather.release_tables_early(&self.space.frames);
         }
+        #[cfg_attr(
+            not(feature = "fault-injection"),
+            allow(unused_mut, reason = "only a fault leaves before the flush")
+        )]
+        let mut left = None;
+        #[cfg(feature = "fault-injection")]
+        if self.space.injected(Fault::LoweredBeforeFlush) {
+            left = Some(self.space.record.lock().close(&mut self.share));
+        }
         self.flush(instead);
-        let newer = self.space.record.lock().close(&mut self.share);
-        if self.space.remedy == Remedy::Wait && self.asked.is_some() {
+        let newer = left.unwrap_or_else(|| self.space.record.lock().close(&mut self.share));
+        notify(&self.space.record);
+        let waits = self.space.remedy == Remedy::Wait && self.asked.is_some();
+        #[cfg(feature = "fault-injection")]
+        let waits = waits && !self.space.injected(Fault::UnflushedNeighbour);
+        if waits {
             // This change has flushed and left, so whoever waits for it goes on: two finishes never wait for each other.
-            while !self.space.record.lock().is_over(newer) {
-                yield_now();
-            }
+            wait_until(&self.space.record, |record| record.is_over(newer));
         }
     }
 }

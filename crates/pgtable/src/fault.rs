@@ -15,6 +15,8 @@ pub enum Fault {
     LeafOnlyAfterTableFree,
     /// Tables go back to the allocator before the flush.
     TablesFreedBeforeFlush,
+    /// A change leaves the record before its flush has completed.
+    LoweredBeforeFlush,
     /// A map does not look at the pending record.
     MapOverPending,
 }

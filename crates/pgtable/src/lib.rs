@@ -23,5 +23,5 @@ pub use edit::Edit;
 pub use error::Error;
 pub use gather::Released;
 pub use memory::{FrameAllocator, TableMemory};
-pub use record::Remedy;
+pub use record::{Census, Remedy};
 pub use space::{AddressSpace, Mapping};

@@ -15,9 +15,10 @@ pub enum Remedy {
     /// a: invalidates everything it was asked to remove, found or not, at every level, tables included.
     WholeRange,
     /// b: invalidates the whole address space. What arm64 Linux does.
-    #[default]
     WholeSpace,
-    /// c: invalidates everything it was asked to remove, as deep and in steps as small as any open change has gone.
+    /// c: invalidates everything it was asked to remove, as deep and in steps as small as any open change has gone. Without range
+    /// operations the whole address space, if that is more than 64 steps.
+    #[default]
     Counters,
     /// d: invalidates what it removed itself, then waits until every change has flushed that was open then.
     ///
@@ -25,6 +26,19 @@ pub enum Remedy {
     /// a change is interrupted and the interrupt changes the same space.
     Wait,
 }
+
+/// The changes of a space, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// How many have begun, ever.
+    pub begun: u64,
+    /// How many of them are open: begun, and not flushed yet.
+    pub open: usize,
+}
+
+/// Without range operations: steps above which [`Remedy::Counters`] gives up and invalidates the whole address space. So many
+/// operations reach as many entries as a PE loses that has to walk for its hot pages again.
+pub(crate) const STRIDES_IN_COMPANY: u64 = 64;
 
 /// Changes whose tickets are kept one by one; later ones are only counted.
 const TICKETS: usize = 64;
@@ -141,6 +155,11 @@ impl Record {
     /// Whether every change with a smaller ticket has ended.
     pub(crate) fn is_over(&self, ticket: u64) -> bool {
         self.unticketed == 0 && self.tickets.iter().flatten().all(|open| *open >= ticket)
+    }
+
+    /// Changes so far, and how many of them are open.
+    pub(crate) fn census(&self) -> Census {
+        Census { begun: self.next_ticket, open: self.open }
     }
 
     /// Whether another change than the caller's is open.

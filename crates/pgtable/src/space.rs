@@ -8,11 +8,12 @@
 //!   change opens: open = 1
 //!   clears entries: the record grows      change opens: open = 2
 //!                                         finds an entry already cleared: nothing of its own to flush
-//!   finish: open > 1 -> whole ASID        finish: open > 1 -> whole ASID: it must not return while
-//!   lowered only after the flush            what core 1 cleared may still be cached
+//!   finish: open > 1 -> as deep as any    finish: open > 1 -> all that it was asked to remove, as deep as
+//!   open change has gone                    core 1 has gone: it must not return while what core 1 cleared
+//!   lowered only after the flush            may still be cached
 //! ```
 //!
-//! That is remedy b, the default; [`Remedy`] has the others.
+//! That is remedy c, the default; [`Remedy`] has the others.
 
 use crate::attributes::Attributes;
 use crate::descriptor::Entry;
@@ -20,7 +21,7 @@ use crate::edit::Edit;
 use crate::error::Error;
 use crate::gather::Released;
 use crate::memory::{FrameAllocator, TableMemory};
-use crate::record::{Record, Remedy};
+use crate::record::{Census, Record, Remedy};
 use crate::sync::Lock;
 use crate::walk::{Visit, Visitor, walk};
 use core::convert::Infallible;
@@ -84,6 +85,12 @@ impl<M: TableMemory, A: FrameAllocator> AddressSpace<M, A> {
     #[must_use]
     pub fn with_remedy(self, remedy: Remedy) -> Self {
         Self { remedy, ..self }
+    }
+
+    /// How many changes have begun, and how many are open. Old as soon as it is returned: for statistics, and for tests that
+    /// wait for a change to begin or to flush.
+    pub fn census(&self) -> Census {
+        self.record.lock().census()
     }
 
     /// The root table.

@@ -20,7 +20,7 @@ impl spin::RelaxStrategy for Yield {
 /// Lets another core go on.
 #[cfg(not(loom))]
 #[inline(always)]
-pub(crate) fn yield_now() {
+fn yield_now() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a hint; changes nothing.
     unsafe {
@@ -30,26 +30,55 @@ pub(crate) fn yield_now() {
     core::hint::spin_loop();
 }
 
-#[cfg(loom)]
-pub(crate) use under_loom::{Lock, yield_now};
+/// Waits, without the lock, until `over` of what it guards.
+#[cfg(not(loom))]
+pub(crate) fn wait_until<T>(lock: &Lock<T>, over: impl Fn(&T) -> bool) {
+    // Looking takes the lock from those who are waited for: ever more seldom.
+    let mut pause = 1;
+    while !over(&lock.lock()) {
+        (0..pause).for_each(|_| yield_now());
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
 
-/// The same under the model checker, which tries every order in which threads take the lock.
+/// YIELDs between two looks, at most: some microseconds.
+#[cfg(not(loom))]
+const MAX_PAUSE: u32 = 256;
+
+/// What somebody waits for may have come about.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) fn notify<T>(_: &Lock<T>) {}
+
+#[cfg(loom)]
+pub(crate) use under_loom::{Lock, notify, wait_until};
+
+/// The same under the model checker, which tries every order in which threads take the lock. It knows no fairness: who waits sleeps.
 #[cfg(loom)]
 mod under_loom {
+    use loom::sync::{Condvar, Mutex, MutexGuard};
+
     #[derive(Debug)]
-    pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Lock<T>(Mutex<T>, Condvar);
 
     impl<T> Lock<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(Mutex::new(value), Condvar::new())
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("no thread of a model panics")
         }
     }
 
-    pub(crate) fn yield_now() {
-        loom::thread::yield_now();
+    pub(crate) fn wait_until<T>(lock: &Lock<T>, over: impl Fn(&T) -> bool) {
+        let mut guard = lock.lock();
+        while !over(&guard) {
+            guard = lock.1.wait(guard).expect("no thread of a model panics");
+        }
+    }
+
+    pub(crate) fn notify<T>(lock: &Lock<T>) {
+        lock.1.notify_all();
     }
 }

@@ -24,10 +24,24 @@ pub(crate) enum Action {
 /// The options of `tlbsan run`, `record` and `check`.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// ELF files with symbols.
+    /// Files with symbols.
     pub(crate) symbols: Vec<PathBuf>,
     /// Where the records go.
     pub(crate) json: Option<PathBuf>,
+    /// Where the reports go that are written when the run has ended.
+    pub(crate) html: Option<PathBuf>,
+    /// The same, SARIF 2.1.0.
+    pub(crate) sarif: Option<PathBuf>,
+    /// The same, JUnit's XML.
+    pub(crate) junit: Option<PathBuf>,
+    /// What is known and not told.
+    pub(crate) suppress: Option<PathBuf>,
+    /// Whether the first violation ends the run.
+    pub(crate) stop_on_first: bool,
+    /// Whether there is a profile of what invalidations cost.
+    pub(crate) cost: bool,
+    /// Whether stories show whole call stacks.
+    pub(crate) full_stacks: bool,
     /// Whether the plugin acts as if the guest gave no hints.
     pub(crate) ignore_hints: bool,
     /// Seconds after which the guest is ended; 0 means never.
@@ -79,8 +93,16 @@ of every stale translation that became an error: who removed the entry, which in
 enough, who made it an error, what to do. Where the guest prints TAP 14 and gives hints, both are merged.
 
 Options:
-  --symbols ELF       names and lines for addresses, from the symbol table and DWARF; may be repeated
+  --symbols FILE      names for addresses: an ELF file (with DWARF: lines too), System.map, or a copy of /proc/kallsyms; may be
+                      repeated. Without it a Linux kernel's own table is used, which is found in guest memory
   --json FILE         all records as JSON lines, and the outcome as the last
+  --html FILE         a report to look at: one file, with the time line and the tables of each violation
+  --sarif FILE        SARIF 2.1.0, for code scanning
+  --junit FILE        JUnit's XML, for test reports
+  --suppress FILE     violations that are known: a line each, `RULE[/CAUSE] [symbol=NAME] [range=START..END]`
+  --stop-on-first     end the guest at its first violation
+  --cost              profile by call site what invalidations cost more than they had to
+  --full-stacks       show call stacks in full, insides of libraries and closures too
   --timeout SECONDS   end the guest after this long (default: 0, never)
   --ignore-hints      judge as if the guest gave no hints: every violation counts
   --stories           tell expected violations in full as well
@@ -123,7 +145,8 @@ Usage: tlbsan check [options] TRACE
 
 Judges a trace, without QEMU: the records are those of the run that was recorded, byte for byte.
 
-Options, as for `tlbsan run`: --symbols ELF, --json FILE, --ignore-hints, --stories, --quiet, --color WHEN, --blind WHAT:N,
+Options, as for `tlbsan run`: --symbols, --json, --html, --sarif, --junit, --suppress, --stop-on-first, --cost, --full-stacks,
+--ignore-hints, --stories, --quiet, --color, --blind WHAT:N,
 --weaken N, --seed S
 
 Exit codes, the first that applies:
@@ -171,6 +194,13 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
         match arg {
             Long("symbols") => options.symbols.push(value(&mut parser)?.into()),
             Long("json") => options.json = Some(value(&mut parser)?.into()),
+            Long("html") => options.html = Some(value(&mut parser)?.into()),
+            Long("sarif") => options.sarif = Some(value(&mut parser)?.into()),
+            Long("junit") => options.junit = Some(value(&mut parser)?.into()),
+            Long("suppress") => options.suppress = Some(value(&mut parser)?.into()),
+            Long("stop-on-first") => options.stop_on_first = true,
+            Long("cost") => options.cost = true,
+            Long("full-stacks") => options.full_stacks = true,
             Short('o') | Long("output") if records => options.record = Some(value(&mut parser)?.into()),
             Value(path) if checks && trace.is_none() => trace = Some(path.into()),
             Long("ignore-hints") => options.ignore_hints = true,

@@ -1,7 +1,7 @@
 //! `tlbsan check`: plays a trace back to the model and tells what it says, as `tlbsan run` would.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,9 +11,11 @@ use tlbsan::{Config, Model};
 
 use crate::args::Options;
 use crate::command::Refusal;
-use crate::outcome::{self, Exit, Facts};
+use crate::outcome::{self, Cut, Exit, Facts};
 use crate::paint::Paint;
+use crate::report::Reports;
 use crate::session::{Session, Style};
+use crate::stack::Telling;
 use crate::symbols::Symbols;
 use crate::withheld::Withheld;
 
@@ -23,14 +25,15 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     let file = File::open(path).map_err(|error| unreadable(&error))?;
     let mut replay = Replay::new(BufReader::new(file)).map_err(|error| unreadable(&error))?;
     let symbols = Symbols::load(&options.symbols)?;
-    let unwritable = |error: io::Error| Refusal(format!("the records could not be written: {error}; see `--json`"));
-    let mut json = match &options.json {
-        Some(path) => Some(BufWriter::new(File::create(path).map_err(unwritable)?)),
-        None => None,
-    };
     let recorded = replay.config();
-    let ignore_hints = recorded.ignore_hints || options.ignore_hints;
-    let config = Config { ignore_hints, blind: options.blind, ..recorded };
+    let config = Config {
+        ignore_hints: recorded.ignore_hints || options.ignore_hints,
+        tell_all: recorded.tell_all || options.suppress.is_some(),
+        cost: recorded.cost || options.cost,
+        blind: options.blind,
+    };
+    let telling = Telling { names: &symbols, full_stacks: options.full_stacks };
+    let mut reports = Reports::open(options, telling, path.display().to_string())?;
 
     let stdout = io::stdout();
     let style = Style {
@@ -39,42 +42,48 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         quiet: options.quiet,
         cases: !config.ignore_hints,
     };
-    let mut session = Session::new(stdout, &symbols, style);
+    let mut session = Session::new(stdout, telling, style);
     let mut model = Model::new(config);
-    let (mut started, mut end, mut pes) = (false, None, 0);
     let mut withheld = Withheld::default();
-    let broken = loop {
+    let (mut started, mut end) = (false, None);
+    let (broken, cut) = 'events: loop {
         let next = replay.next_event();
         match &next {
             Ok(Some(event)) => {
-                pes = pes.max(event.pe as u64 + 1);
                 model.event(&mut replay, event);
             }
             Ok(None) => model.finish(),
             Err(_) => {}
         }
-        for record in model.take_records() {
-            if let Some(json) = &mut json {
-                let line = serde_json::to_string(&record).map_err(|error| unwritable(error.into()))?;
-                writeln!(json, "{line}").map_err(unwritable)?;
-            }
+        for record in model.take_records().into_iter().flat_map(|record| reports.take(record)) {
             match &record {
                 Record::Start { .. } => started = true,
                 Record::End(summary) => end = Some(summary.clone()),
                 _ => withheld.record(&record),
             }
             session.record(record, Instant::now());
+            if options.stop_on_first && session.has_failed() {
+                break 'events (None, Some(Cut::First));
+            }
         }
         match next {
             Ok(Some(_)) => {}
-            Ok(None) => break None,
-            Err(error) => break Some(error.to_string()),
+            Ok(None) => break (None, None),
+            Err(error) => break (Some(error.to_string()), None),
         }
     };
     session.stream_ended(Instant::now());
     let tally = session.finish(Instant::now());
-    let facts =
-        Facts { vcpus: pes, started, end, broken: None, notice: broken, exit: Exit::Status(0), cut: None, tally };
+    let facts = Facts {
+        started,
+        end,
+        broken: None,
+        notice: broken,
+        exit: Exit::Status(0),
+        cut,
+        tally,
+        suppressed: reports.suppressed(),
+    };
     let mut outcome = outcome::judge(&facts);
     if let Some(why) = &facts.notice {
         outcome.reasons = vec![format!("{}: {why}", path.display())];
@@ -85,11 +94,10 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         lines.push(format!("tlbsan: note: {asked} had no answer in the trace: another model recorded it"));
     }
     lines.extend(withheld.line(&options.blind));
+    let written = reports.finish(&facts, &outcome, session.points(), style.paint);
+    lines.extend(written.iter().flatten().cloned());
     let summary = outcome::summary(&facts, &outcome);
     lines.push(if outcome.code == 0 { style.paint.green(&summary) } else { style.paint.red(&summary) });
     session.say(&lines);
-    if let Some(mut json) = json {
-        writeln!(json, "{}", outcome::json(&facts, &outcome)).and_then(|()| json.flush()).map_err(unwritable)?;
-    }
-    Ok(outcome.code)
+    written.map(|_| outcome.code)
 }

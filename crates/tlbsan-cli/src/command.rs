@@ -13,7 +13,7 @@ use crate::options::{escape, join, number, pairs, size};
 use crate::withheld;
 
 /// Where the machine `virt` has its RAM.
-const RAM_BASE: u64 = 0x4000_0000;
+pub(crate) const RAM_BASE: u64 = 0x4000_0000;
 /// RAM of the machine `virt` without `-m`.
 const DEFAULT_RAM: u64 = 128 << 20;
 /// The id of the memory backend that QEMU and the plugin share.
@@ -63,6 +63,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) backend: Backend,
     /// Whether the plugin acts as if the guest gave no hints.
     pub(crate) ignore_hints: bool,
+    /// Whether the plugin makes a record of every violation.
+    pub(crate) tell_all: bool,
+    /// Whether the plugin keeps account of what invalidations cost.
+    pub(crate) cost: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
     /// What is withheld from the model.
@@ -84,8 +88,8 @@ struct Wishes {
     accel: Vec<(String, String)>,
 }
 
-/// The arguments for QEMU, and how many vCPUs they start.
-pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<(Vec<OsString>, u64), Refusal> {
+/// The arguments for QEMU.
+pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<Vec<OsString>, Refusal> {
     let wishes = read(user)?;
     match wishes.machine.as_deref() {
         Some(name) if name == "virt" || name.starts_with("virt-") => {}
@@ -137,7 +141,12 @@ pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<(Vec<OsStrin
     if let Backend::File(path) = &setup.backend {
         plugin += &format!(",backend={}", escape(utf8(path, "TMPDIR")?));
     }
-    for (option, on) in [("ignore-hints", setup.ignore_hints), ("trace", setup.trace)] {
+    for (option, on) in [
+        ("ignore-hints", setup.ignore_hints),
+        ("tell-all", setup.tell_all),
+        ("cost", setup.cost),
+        ("trace", setup.trace),
+    ] {
         if on {
             plugin += &format!(",{option}=on");
         }
@@ -147,7 +156,7 @@ pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<(Vec<OsStrin
         plugin += &format!(",record={}", escape(utf8(path, "-o")?));
     }
     args.extend(["-plugin".into(), plugin.into()]);
-    Ok((args, vcpus))
+    Ok(args)
 }
 
 fn utf8<'a>(path: &'a Path, whence: &str) -> Result<&'a str, Refusal> {

@@ -8,6 +8,8 @@ fn setup() -> Setup<'static> {
         fd: 7,
         backend: Backend::Memfd,
         ignore_hints: false,
+        tell_all: false,
+        cost: false,
         trace: false,
         blind: tlbsan::Blind::default(),
         record: None,
@@ -16,7 +18,7 @@ fn setup() -> Setup<'static> {
 
 fn built(text: &str) -> String {
     let args: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
-    let (args, _) = build(&args, &setup()).unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
+    let args = build(&args, &setup()).unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
     args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
@@ -83,11 +85,11 @@ fn several_vcpus_run_in_threads_of_their_own() {
 
 #[test]
 fn a_file_stands_in_for_a_memfd() {
-    let setup = Setup { backend: Backend::File("/tmp/a,b".into()), ignore_hints: true, ..setup() };
-    let (args, _) = build(&["-M".into(), "virt".into()], &setup).expect("nothing to refuse");
+    let setup = Setup { backend: Backend::File("/tmp/a,b".into()), ignore_hints: true, cost: true, ..setup() };
+    let args = build(&["-M".into(), "virt".into()], &setup).expect("nothing to refuse");
     let text = args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
     assert!(text.contains("memory-backend-file,id=tlbsan-ram,size=134217728,share=on,mem-path=/tmp/a,,b "), "{text}");
-    assert!(text.contains(",backend=/tmp/a,,b,ignore-hints=on"), "{text}");
+    assert!(text.contains(",backend=/tmp/a,,b,ignore-hints=on,cost=on"), "{text}");
 }
 
 #[test]

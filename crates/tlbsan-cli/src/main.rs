@@ -12,8 +12,12 @@
 //! | `tap`     | TAP 14, and what becomes of a test point (pure)                            |
 //! | `session` | console and records, merged into one account (no I/O but its writer)       |
 //! | `symbols` | functions and lines for addresses                                          |
+//! | `stack`   | call stacks as a person reads them (pure)                                  |
 //! | `story`   | a violation as a person reads it (pure)                                    |
 //! | `advice`  | what to do about it (pure)                                                 |
+//! | `cost`    | what invalidations were spent on (pure)                                    |
+//! | `suppress`| violations that are known                                                  |
+//! | `report`  | what stays: JSON lines, HTML, SARIF, JUnit                                 |
 //! | `outcome` | exit code, reasons, summary (pure)                                         |
 //! | `withheld`| what `--blind` keeps from the model                                        |
 //! | `paint`   | colours and numbers                                                        |
@@ -23,13 +27,17 @@ mod args;
 mod check;
 mod command;
 mod console;
+mod cost;
 mod options;
 mod outcome;
 mod paint;
 mod qemu;
+mod report;
 mod run;
 mod session;
+mod stack;
 mod story;
+mod suppress;
 mod symbols;
 mod tap;
 mod withheld;

@@ -6,7 +6,6 @@
 //! Where the `end` record is missing: cut by `--timeout` or from outside is 4; QEMU killed by a signal that tlbsan did not send
 //! is 3; an orderly exit without it means that the checker stopped before the guest, and that is 2.
 
-use serde_json::json;
 use tlbsan::report::Summary;
 
 use crate::paint::count;
@@ -27,13 +26,13 @@ pub(crate) enum Cut {
     Timeout(u64),
     /// A signal came, from the keyboard or a supervisor.
     Interrupted,
+    /// `--stop-on-first`: there was a violation.
+    First,
 }
 
 /// Everything that the exit code depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// How many vCPUs QEMU was to start.
-    pub(crate) vcpus: u64,
     /// Whether the `start` record was read.
     pub(crate) started: bool,
     /// The `end` record.
@@ -48,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) cut: Option<Cut>,
     /// What came of cases and test points.
     pub(crate) tally: Tally,
+    /// Violations that `--suppress` took out.
+    pub(crate) suppressed: u64,
 }
 
 /// What came of cases and test points.
@@ -121,14 +122,14 @@ fn could_not_run(facts: &Facts) -> Option<String> {
         return Some(format!("QEMU ended with {status} before the plugin had started; its own message above says why"));
     }
     match &facts.end {
+        // QEMU loads plugins before it finds that it cannot build the machine.
+        Some(end) if end.events == 0 && facts.exit == Exit::Status(1) && facts.cut.is_none() => {
+            Some(format!("QEMU ended with {status} before the guest did anything; its own message above says why"))
+        }
         Some(end) if end.events == 0 => Some(
             "the plugin saw no event: no guest code ran that touches translation; is this an aarch64 kernel?"
                 .to_owned(),
         ),
-        // Each vCPU's reset is an event: QEMU loads plugins before it finds that it cannot build the machine.
-        Some(end) if end.events <= facts.vcpus && facts.exit == Exit::Status(1) && facts.cut.is_none() => {
-            Some(format!("QEMU ended with {status} before the guest did anything; its own message above says why"))
-        }
         None if facts.cut.is_none() && matches!(facts.exit, Exit::Status(_)) => {
             let why = facts.notice.as_deref().unwrap_or("it did not say why; its message may stand above");
             Some(format!("the checker stopped before the guest did: {}", why.trim_end_matches('.')))
@@ -139,12 +140,19 @@ fn could_not_run(facts: &Facts) -> Option<String> {
 
 fn violations(facts: &Facts) -> Option<String> {
     let Tally { unexpected, failed, .. } = facts.tally;
-    let (told, hidden) = facts.end.as_ref().map_or((0, 0), |end| (end.unexpected, end.failed));
+    // A guest that was stopped at its first violation went on for a moment.
+    let end = facts.end.as_ref().filter(|_| facts.cut != Some(Cut::First));
+    let (told, hidden) = end.map_or((0, 0), |end| (end.unexpected, end.failed));
     let (unexpected, failed) = (unexpected.max(told), failed.max(hidden));
     match (unexpected, failed) {
         (0, 0) => None,
         (0, failed) => Some(format!("{} not as expected", count(failed, "case", "cases"))),
-        (unexpected, _) => Some(count(unexpected, "violation", "violations")),
+        (unexpected, _) => {
+            let repeats = facts.end.as_ref().map_or(0, |end| end.repeats).min(unexpected - 1);
+            let folded =
+                if repeats > 0 { format!(" ({} folded)", count(repeats, "repeat", "repeats")) } else { String::new() };
+            Some(count(unexpected, "violation", "violations") + &folded)
+        }
     }
 }
 
@@ -153,6 +161,7 @@ fn hang(facts: &Facts) -> Option<String> {
         (Some(Cut::Timeout(seconds)), _) => {
             Some(format!("the guest was still running after {seconds} s and was ended (--timeout)"))
         }
+        (Some(Cut::First), _) => Some("stopped at the first violation (--stop-on-first)".to_owned()),
         (Some(Cut::Interrupted), _) => Some("interrupted; only what ran until then was judged".to_owned()),
         (None, Exit::Status(4)) => Some("the guest hung, and its own timer ended it (exit status 4)".to_owned()),
         _ => None,
@@ -208,33 +217,35 @@ pub(crate) fn summary(facts: &Facts, outcome: &Outcome) -> String {
         semicolon(format!("{} opened, {} cleaned", count(end.opened, "stale entry", "stale entries"), end.cleaned));
         semicolon(count(end.tlbis, "TLBI", "TLBIs"));
     }
+    if facts.suppressed > 0 {
+        semicolon(format!("{} suppressed", facts.suppressed));
+    }
     semicolon(outcome.word.clone());
     format!("tlbsan: {text}")
 }
 
 /// The last line of `--json`.
-pub(crate) fn json(facts: &Facts, outcome: &Outcome) -> String {
-    let (status, signal) = match facts.exit {
+pub(crate) fn record(facts: &Facts, outcome: &Outcome) -> tlbsan::report::Outcome {
+    let (qemu_status, qemu_signal) = match facts.exit {
         Exit::Status(status) => (Some(status), None),
         Exit::Signal(signal) => (None, Some(signal)),
     };
-    let tally = &facts.tally;
-    json!({
-        "record": "outcome",
-        "code": outcome.code,
-        "word": outcome.word,
-        "reasons": outcome.reasons,
-        "unexpected": tally.unexpected,
-        "passed": tally.passed,
-        "failed": tally.failed,
-        "points": tally.points,
-        "skipped": tally.skipped,
-        "guest_failed": tally.guest_failed,
-        "plan": tally.plan,
-        "qemu_status": status,
-        "qemu_signal": signal,
-    })
-    .to_string()
+    let Tally { unexpected, passed, failed, points, skipped, guest_failed, plan, .. } = facts.tally;
+    tlbsan::report::Outcome {
+        code: outcome.code,
+        word: outcome.word.clone(),
+        reasons: outcome.reasons.clone(),
+        unexpected,
+        passed,
+        failed,
+        points,
+        skipped,
+        guest_failed,
+        plan,
+        suppressed: facts.suppressed,
+        qemu_status,
+        qemu_signal,
+    }
 }
 
 #[cfg(test)]
@@ -243,13 +254,13 @@ mod tests {
 
     fn clean() -> Facts {
         Facts {
-            vcpus: 2,
             started: true,
             end: Some(Summary { events: 100, tlbis: 51, opened: 12, cleaned: 12, passed: 3, ..Summary::default() }),
             broken: None,
             notice: None,
             exit: Exit::Status(0),
             cut: None,
+            suppressed: 0,
             tally: Tally { passed: 3, points: 4, skipped: 1, plan: Some(4), ..Tally::default() },
         }
     }
@@ -258,6 +269,20 @@ mod tests {
         let mut facts = clean();
         change(&mut facts);
         judge(&facts).code
+    }
+
+    #[test]
+    fn the_summary_counts_what_was_folded_and_suppressed() {
+        let mut facts = clean();
+        let end = facts.end.as_mut().expect("set");
+        (end.unexpected, end.violations, end.repeats, facts.suppressed) = (15, 3, 12, 2);
+        let text = summary(&facts, &judge(&facts));
+        assert!(text.ends_with("; 2 suppressed; 15 violations (12 repeats folded)"), "{text}");
+        facts.cut = Some(Cut::First);
+        facts.tally.unexpected = 1;
+        let outcome = judge(&facts);
+        assert_eq!((outcome.code, outcome.reasons.len()), (1, 1), "{outcome:?}");
+        assert!(summary(&facts, &outcome).ends_with("; 1 violation"), "{}", summary(&facts, &outcome));
     }
 
     fn no_end(facts: &mut Facts) {
@@ -295,7 +320,7 @@ mod tests {
     fn what_did_not_run_is_2_whatever_else_there_is() {
         assert_eq!(code(|f| (f.started, f.end, f.exit) = (false, None, Exit::Status(1))), 2);
         assert_eq!(code(|f| f.end.as_mut().expect("set").events = 0), 2);
-        assert_eq!(code(|f| (f.end.as_mut().expect("set").events, f.exit) = (2, Exit::Status(1))), 2);
+        assert_eq!(code(|f| (f.end.as_mut().expect("set").events, f.exit) = (0, Exit::Status(1))), 2);
         assert_eq!(code(no_end), 2);
         assert_eq!(code(|f| f.broken = Some("line 3 is no record".into())), 2);
         assert_eq!(code(|f| (f.broken, f.tally.unexpected) = (Some("line 3 is no record".into()), 1)), 2);

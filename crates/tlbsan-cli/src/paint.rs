@@ -22,7 +22,6 @@ pub(crate) struct Paint {
 
 impl Paint {
     /// Leaves everything as it is.
-    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { on: false };
 
     /// As the user, the terminal and the environment have it.

@@ -1,6 +1,7 @@
 //! QEMU as a program: is it there, is it new enough, does it take plugins; and starting it so that it cannot outlive us.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -81,6 +82,21 @@ pub(crate) fn backend() -> Backend {
         return Backend::Memfd;
     }
     Backend::File(std::env::temp_dir().join(format!("tlbsan-ram-{}", std::process::id())))
+}
+
+/// The memory of the guest that `qemu` runs, to read; `None` where it is not made yet, or somebody else's.
+pub(crate) fn memory(qemu: u32, backend: &Backend) -> Option<File> {
+    match backend {
+        Backend::File(path) => File::open(path).ok(),
+        Backend::Memfd => {
+            let descriptors = std::fs::read_dir(format!("/proc/{qemu}/fd")).ok()?;
+            let memory = |path: &PathBuf| {
+                let link = std::fs::read_link(path).unwrap_or_default();
+                link.to_string_lossy().starts_with("/memfd:memory-backend-memfd")
+            };
+            descriptors.flatten().map(|entry| entry.path()).find(memory).and_then(|path| File::open(path).ok())
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -1,9 +1,11 @@
 //! One run: starts QEMU, reads its console and the stream in a thread each, and brings it to an end.
 
-use std::fs::File;
+use std::cell::Cell;
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -12,11 +14,13 @@ use std::time::{Duration, Instant};
 use tlbsan::report::{Record, STREAM_VERSION, Summary};
 
 use crate::args::Options;
-use crate::command::{Backend, Refusal, Setup, build};
+use crate::command::{Backend, RAM_BASE, Refusal, Setup, build};
 use crate::outcome::{self, Cut, Exit, Facts};
 use crate::paint::Paint;
 use crate::qemu;
+use crate::report::Reports;
 use crate::session::{Session, Style};
+use crate::stack::Telling;
 use crate::symbols::Symbols;
 use crate::withheld::Withheld;
 
@@ -33,8 +37,8 @@ enum Event {
     Console(Vec<u8>),
     /// The console is closed.
     ConsoleEnd,
-    /// A record, and the line that it was read from.
-    Record(Box<Record>, String),
+    /// A record.
+    Record(Box<Record>),
     /// The stream makes no sense, and is not read further.
     Broken(String),
     /// The stream is closed.
@@ -46,13 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
     let program = options.qemu.clone().unwrap_or_else(|| PathBuf::from("qemu-system-aarch64"));
     qemu::check(&program)?;
     let plugin = qemu::plugin(options.plugin.as_deref())?;
-    let symbols = Symbols::load(&options.symbols)?;
-    let mut json = match &options.json {
-        Some(path) => Some(File::create(path).map_err(|error| {
-            Refusal(format!("cannot write {}: {error}; name another file with `--json`", path.display()))
-        })?),
-        None => None,
-    };
+    let mut symbols = Symbols::load(&options.symbols)?;
 
     let (reader, writer) =
         io::pipe().map_err(|error| Refusal(format!("no pipe for the records: {error}; close some files")))?;
@@ -62,20 +60,29 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         fd: std::os::fd::AsRawFd::as_raw_fd(&writer),
         backend: backend.clone(),
         ignore_hints: options.ignore_hints,
+        tell_all: options.suppress.is_some(),
+        cost: options.cost,
         trace: options.trace,
         blind: options.blind,
         record: options.record.as_deref(),
     };
-    let (args, vcpus) = build(&options.guest, &setup)?;
+    let args = build(&options.guest, &setup)?;
     let _file = Unlink(match backend {
         Backend::File(path) => Some(path),
         Backend::Memfd => None,
     });
 
+    let pid = Rc::new(Cell::new(None));
+    let (of, made_of) = (Rc::clone(&pid), setup.backend.clone());
+    symbols.look_into(RAM_BASE, Box::new(move || qemu::memory(of.get()?, &made_of)));
+    let telling = Telling { names: &symbols, full_stacks: options.full_stacks };
+    let mut reports = Reports::open(options, telling, subject(&program, &options.guest))?;
+
     catch_signals();
     let mut child = qemu::spawn(&program, &args, &writer)?;
     // Only QEMU writes: when it ends, so does the stream.
     drop(writer);
+    pid.set(Some(child.id()));
     let (sender, events) = sync_channel(256);
     if let Some(stdout) = child.stdout.take() {
         let sender = sender.clone();
@@ -90,13 +97,20 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         quiet: options.quiet,
         cases: !options.ignore_hints,
     };
-    let mut session = Session::new(stdout, &symbols, style);
-    let mut watch = Watch { timeout: options.timeout, begun: Instant::now(), cut: None, asked: None, killed: false };
+    let mut session = Session::new(stdout, telling, style);
+    let mut watch = Watch {
+        timeout: options.timeout,
+        first: options.stop_on_first,
+        begun: Instant::now(),
+        cut: None,
+        asked: None,
+        killed: false,
+    };
     let mut heard = Heard::default();
-    let exit = follow(&mut child, &events, &mut session, &mut watch, &mut heard, json.as_mut());
+    let mut stream = Incoming { symbols: &symbols, reports: &mut reports, heard: &mut heard };
+    let exit = follow(&mut child, &events, &mut session, &mut watch, &mut stream);
 
     let facts = Facts {
-        vcpus,
         started: heard.started,
         end: heard.end,
         broken: heard.broken,
@@ -104,20 +118,35 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         exit,
         cut: watch.cut,
         tally: session.finish(Instant::now()),
+        suppressed: reports.suppressed(),
     };
     let outcome = outcome::judge(&facts);
     let paint = style.paint;
     let mut lines: Vec<String> = outcome.reasons.iter().map(|reason| format!("tlbsan: {reason}")).collect();
     lines.extend(heard.withheld.line(&options.blind));
+    let written = reports.finish(&facts, &outcome, session.points(), paint);
+    lines.extend(written.iter().flatten().cloned());
     let summary = outcome::summary(&facts, &outcome);
     lines.push(if outcome.code == 0 { paint.green(&summary) } else { paint.red(&summary) });
     session.say(&lines);
-    if let Some(json) = &mut json {
-        writeln!(json, "{}", outcome::json(&facts, &outcome)).map_err(|error| {
-            Refusal(format!("the records could not be written in full: {error}; make room for `--json`"))
-        })?;
-    }
-    Ok(outcome.code)
+    written.map(|_| outcome.code)
+}
+
+/// What was run, as a person would type it.
+fn subject(program: &Path, guest: &[OsString]) -> String {
+    let words = std::iter::once(program.as_os_str()).chain(guest.iter().map(OsString::as_os_str));
+    let quoted = words.map(|word| match word.to_string_lossy() {
+        word if word.contains(char::is_whitespace) => format!("'{word}'"),
+        word => word.into_owned(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Where records go.
+struct Incoming<'a, 'r> {
+    symbols: &'a Symbols,
+    reports: &'a mut Reports<'r>,
+    heard: &'a mut Heard,
 }
 
 /// What the stream said about itself.
@@ -130,14 +159,24 @@ struct Heard {
     withheld: Withheld,
 }
 
+impl Heard {
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Start { .. } => self.started = true,
+            Record::End(summary) => self.end = Some(summary.clone()),
+            Record::Notice { text } => self.notice = Some(text.clone()),
+            _ => self.withheld.record(record),
+        }
+    }
+}
+
 /// Takes events until QEMU has ended and everything it wrote is read.
 fn follow<W: Write>(
     child: &mut Child,
     events: &Receiver<Event>,
     session: &mut Session<'_, W>,
     watch: &mut Watch,
-    heard: &mut Heard,
-    mut json: Option<&mut File>,
+    incoming: &mut Incoming<'_, '_>,
 ) -> Exit {
     let (mut console, mut stream) = (true, true);
     let mut looked = Instant::now();
@@ -148,21 +187,19 @@ fn follow<W: Write>(
         match event {
             Ok(Event::Console(bytes)) => session.console(&bytes, now),
             Ok(Event::ConsoleEnd) => console = false,
-            Ok(Event::Record(record, line)) => {
-                if let Some(json) = &mut json {
-                    // A full disk is told at the end, when the outcome cannot be written either.
-                    let _ = writeln!(json, "{line}");
+            Ok(Event::Record(record)) => {
+                incoming.symbols.attach();
+                // What a guest does while it is being stopped at its first violation is not told.
+                if watch.cut != Some(Cut::First) || matches!(*record, Record::End(_)) {
+                    for record in incoming.reports.take(*record) {
+                        incoming.heard.note(&record);
+                        session.record(record, now);
+                    }
                 }
-                match &*record {
-                    Record::Start { .. } => heard.started = true,
-                    Record::End(summary) => heard.end = Some(summary.clone()),
-                    Record::Notice { text } => heard.notice = Some(text.clone()),
-                    _ => heard.withheld.record(&record),
-                }
-                session.record(*record, now);
+                watch.failed(child, session.has_failed(), now);
             }
             Ok(Event::Broken(why)) => {
-                heard.broken = Some(why);
+                incoming.heard.broken = Some(why);
                 watch.end(child, now);
             }
             Ok(Event::StreamEnd) => {
@@ -178,6 +215,7 @@ fn follow<W: Write>(
         if now.saturating_duration_since(looked) >= TICK {
             looked = now;
             session.tick(now);
+            incoming.symbols.attach();
             if ended.is_none() {
                 watch.look(child, now);
                 ended = match child.try_wait() {
@@ -198,6 +236,8 @@ fn follow<W: Write>(
 /// The clock and the signals.
 struct Watch {
     timeout: u64,
+    /// Whether the first violation ends the run.
+    first: bool,
     begun: Instant,
     cut: Option<Cut>,
     /// When QEMU was asked to quit.
@@ -218,6 +258,13 @@ impl Watch {
             self.killed = true;
             // It may have ended just now, which is as well.
             let _ = child.kill();
+        }
+    }
+
+    fn failed(&mut self, child: &Child, failed: bool, now: Instant) {
+        if self.first && failed && self.cut.is_none() {
+            self.cut = Some(Cut::First);
+            self.end(child, now);
         }
     }
 
@@ -285,7 +332,7 @@ fn read_stream(stream: impl Read, sender: &SyncSender<Event>) {
             Ok(_) | Err(_) => {}
         }
         let event = match record(&line, number) {
-            Ok((record, text)) => Event::Record(Box::new(record), text),
+            Ok(record) => Event::Record(Box::new(record)),
             Err(why) => {
                 let _ = sender.send(Event::Broken(why));
                 // QEMU must not stall on a full pipe while it is being ended.
@@ -301,7 +348,7 @@ fn read_stream(stream: impl Read, sender: &SyncSender<Event>) {
 }
 
 /// Reads line `number` of the stream, the first being 1.
-fn record(line: &[u8], number: u64) -> Result<(Record, String), String> {
+fn record(line: &[u8], number: u64) -> Result<Record, String> {
     let text = String::from_utf8_lossy(line).trim_end().to_owned();
     let shown: String = text.chars().take(80).collect();
     let record: Record = serde_json::from_str(&text)
@@ -310,8 +357,8 @@ fn record(line: &[u8], number: u64) -> Result<(Record, String), String> {
         Record::Start { version } if version != STREAM_VERSION => {
             Err(format!("the plugin's stream has version {version}, and this tlbsan reads version {STREAM_VERSION}"))
         }
-        Record::Start { .. } => Ok((record, text)),
+        Record::Start { .. } => Ok(record),
         _ if number == 1 => Err(format!("the plugin's stream does not begin with its version: {shown}")),
-        _ => Ok((record, text)),
+        _ => Ok(record),
     }
 }

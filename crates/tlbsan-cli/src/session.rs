@@ -13,8 +13,8 @@ use tlbsan::report::{CaseResult, Record, Severity, Verdict, Violation};
 use crate::console::{PATIENCE, Piece, Splitter};
 use crate::outcome::Tally;
 use crate::paint::{Paint, count};
+use crate::stack::Telling;
 use crate::story::{self, tell, verdict};
-use crate::symbols::Names;
 use crate::tap::{self, Line, Point};
 
 /// The longest wait for the record of a case.
@@ -40,7 +40,7 @@ pub(crate) struct Session<'a, W> {
     out: W,
     /// Whether the cursor stands at the beginning of a line.
     fresh: bool,
-    names: &'a dyn Names,
+    telling: Telling<'a>,
     style: Style,
     splitter: Splitter,
     /// `TAP version 14` was seen.
@@ -61,15 +61,31 @@ pub(crate) struct Session<'a, W> {
     yaml: bool,
     last: Option<Instant>,
     tally: Tally,
+    points: Vec<TestPoint>,
+}
+
+/// A test point as it was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TestPoint {
+    /// What the guest calls it.
+    pub(crate) name: String,
+    /// What is printed: a TODO that fails is no failure.
+    pub(crate) ok: bool,
+    /// Whether it is a SKIP, and why.
+    pub(crate) skipped: Option<String>,
+    /// Its case.
+    pub(crate) case: Option<u64>,
+    /// What tlbsan has to say about it, without colours.
+    pub(crate) notes: Vec<String>,
 }
 
 impl<'a, W: Write> Session<'a, W> {
     /// Nothing has happened.
-    pub(crate) fn new(out: W, names: &'a dyn Names, style: Style) -> Self {
+    pub(crate) fn new(out: W, telling: Telling<'a>, style: Style) -> Self {
         Self {
             out,
             fresh: true,
-            names,
+            telling,
             style,
             splitter: Splitter::default(),
             tap: false,
@@ -84,6 +100,7 @@ impl<'a, W: Write> Session<'a, W> {
             yaml: false,
             last: None,
             tally: Tally::default(),
+            points: Vec::new(),
         }
     }
 
@@ -96,17 +113,23 @@ impl<'a, W: Write> Session<'a, W> {
     /// A record came.
     pub(crate) fn record(&mut self, record: Record, now: Instant) {
         match record {
-            Record::Start { .. } | Record::End(_) | Record::Blinded(_) | Record::Found { .. } => {}
+            Record::Start { .. }
+            | Record::Repeats { .. }
+            | Record::Cost(_)
+            | Record::Blinded(_)
+            | Record::Found { .. }
+            | Record::End(_)
+            | Record::Outcome(_) => {}
             Record::Notice { text } => {
                 let text = format!("{} {text}", self.style.paint.yellow("tlbsan: note:"));
                 self.say(&[text]);
             }
             Record::Remark(remark) => {
-                let text = format!("tlbsan: {}", story::remark(&remark, self.style.paint));
+                let text = format!("tlbsan: {}", story::remark(&remark, self.telling, self.style.paint));
                 self.say(&[text]);
             }
             Record::Violation(violation) if violation.severity != Severity::Error => {
-                let lines = tell(&violation, self.names, self.style.paint);
+                let lines = tell(&violation, self.telling, self.style.paint);
                 self.say(&lines);
             }
             Record::Violation(violation) => match violation.case {
@@ -165,6 +188,16 @@ impl<'a, W: Write> Session<'a, W> {
             }
         }
         self.tally.clone()
+    }
+
+    /// Whether something counts against the guest already.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.tally.unexpected + self.tally.failed > 0
+    }
+
+    /// The test points so far.
+    pub(crate) fn points(&self) -> &[TestPoint] {
+        &self.points
     }
 
     /// Lines of tlbsan's own: comments where the output is TAP.
@@ -263,10 +296,21 @@ impl<'a, W: Write> Session<'a, W> {
             let lead = if self.fresh { "" } else { "\n" };
             self.write(format!("{lead}{status}{rest}\n").as_bytes());
         }
+        self.points.push(TestPoint {
+            name: tap::name(&point.rest),
+            ok: merged.ok || point.todo,
+            skipped: point.skip.then(|| tap::reason(&point.rest)),
+            case: case.as_ref().map(|case| case.id),
+            notes: Vec::new(),
+        });
         if let Some(case) = case {
             self.told.insert(id);
             let violations = self.held.remove(&id).unwrap_or_default();
-            let mut lines = self.findings(&case, &violations);
+            let plain = self.findings(&case, &violations, Paint::PLAIN);
+            let mut lines = self.findings(&case, &violations, self.style.paint);
+            if let Some(point) = self.points.last_mut() {
+                point.notes = plain;
+            }
             if merged.guest_failed {
                 lines.push("tlbsan: nothing against it; the guest itself failed it".to_owned());
             }
@@ -277,11 +321,10 @@ impl<'a, W: Write> Session<'a, W> {
     }
 
     /// What tlbsan has to say about a case.
-    fn findings(&self, case: &CaseResult, violations: &[Violation]) -> Vec<String> {
-        let paint = self.style.paint;
+    fn findings(&self, case: &CaseResult, violations: &[Violation], paint: Paint) -> Vec<String> {
         let story = |wanted: &Verdict| {
             let found = violations.iter().filter(|violation| Verdict::from(*violation) == *wanted);
-            found.flat_map(|violation| tell(violation, self.names, paint)).collect::<Vec<_>>()
+            found.flat_map(|violation| tell(violation, self.telling, paint)).collect::<Vec<_>>()
         };
         let mut lines = Vec::new();
         let counts = format!("{} opened, {} cleaned", count(case.opened, "stale entry", "stale entries"), case.cleaned);
@@ -326,14 +369,14 @@ impl<'a, W: Write> Session<'a, W> {
         let paint = self.style.paint;
         let word = if case.passed { paint.green("passed") } else { paint.red("failed") };
         let mut lines = vec![format!("tlbsan: case {} {word}", case.id)];
-        lines.extend(self.findings(case, &violations));
+        lines.extend(self.findings(case, &violations, paint));
         self.say(&lines);
     }
 
     /// A violation that no case expects.
     fn unexpected(&mut self, violation: &Violation) {
         self.tally.unexpected += 1;
-        let mut lines = tell(violation, self.names, self.style.paint);
+        let mut lines = tell(violation, self.telling, self.style.paint);
         if !self.tap {
             // Room to breathe amid a kernel's log.
             lines.insert(0, String::new());

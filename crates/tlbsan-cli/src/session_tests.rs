@@ -4,7 +4,7 @@ use tlbsan::report::{Descriptor, Site};
 use tlbsan_hint::{Cause, Kind};
 
 use super::*;
-use crate::symbols::Frame;
+use crate::symbols::{Frame, Names};
 
 struct NoNames;
 
@@ -16,12 +16,15 @@ impl Names for NoNames {
 
 const STYLE: Style = Style { paint: Paint::PLAIN, stories: false, quiet: false, cases: true };
 
+const TELLING: Telling<'_> = Telling { names: &NoNames, full_stacks: false };
+
 const REMADE: Verdict =
     Verdict { kind: Kind::Remade, cause: Cause::LeafOnly, start: 0x4000_0000, size: 0x20_0000, level: 2 };
 
 fn violation(case: Option<u64>) -> Record {
     let d = |text: &str| Descriptor { bits: 0x4010_0003, text: text.into() };
     Record::Violation(Box::new(Violation {
+        number: 1,
         case,
         kind: REMADE.kind,
         cause: REMADE.cause,
@@ -41,6 +44,9 @@ fn violation(case: Option<u64>) -> Record {
         times: 1,
         severity: Severity::Error,
         accessed: None,
+        claim: None,
+        ways: Default::default(),
+        suppressed: None,
     }))
 }
 
@@ -60,7 +66,7 @@ fn case(id: u64, expected: &[Verdict], seen: &[Verdict], counts: u64) -> Record 
 fn play(style: Style, play: impl FnOnce(&mut Session<'_, &mut Vec<u8>>, Instant)) -> (String, Tally) {
     let mut out = Vec::new();
     let now = Instant::now();
-    let mut session = Session::new(&mut out, &NoNames, style);
+    let mut session = Session::new(&mut out, TELLING, style);
     play(&mut session, now);
     let tally = session.finish(now + Duration::from_secs(60));
     (String::from_utf8(out).expect("text"), tally)

@@ -2,26 +2,58 @@
 //!
 //! Pure: from the record and whoever can name addresses to lines of text. Knows neither TAP nor the console.
 
-use tlbsan::report::{Descriptor, Remark, Severity, Site, Verdict, Violation};
-use tlbsan_hint::Kind;
+use tlbsan::report::{Claim, Descriptor, Remark, Severity, Site, Verdict, Violation};
+use tlbsan_hint::{Cause, Kind};
 
 use crate::advice::advice;
 use crate::paint::{Paint, bits, count, hex, regroup, span};
-use crate::symbols::{Frame, Names};
-
-/// Frames shown of one call stack: down to whoever asked for the change, through everything inlined on the way.
-const FRAMES: usize = 24;
+use crate::stack::{Telling, addresses, line, lines, shown, stack};
+use crate::symbols::Frame;
 
 /// A verdict in one line: `remade, leaf-only: 0x4000_0000..0x4020_0000 at level 2`.
 pub(crate) fn verdict(v: &Verdict) -> String {
     format!("{}, {}: {} at level {}", v.kind, v.cause, span(v.start, v.size), v.level)
 }
 
+/// A step of a story.
+pub(crate) enum Step<'a> {
+    /// Somebody did something: `removed the old level-3 page`.
+    Did(&'a Site, String),
+    /// Nobody did: a sentence.
+    Note(String),
+}
+
+/// How it came about, in order.
+pub(crate) fn steps(v: &Violation) -> Vec<Step<'_>> {
+    if v.removed == v.trigger {
+        return vec![Step::Did(&v.trigger, in_one_step(v).to_owned())];
+    }
+    let mut steps = vec![Step::Did(&v.removed, format!("removed the {}", entry(v)))];
+    steps.extend(v.attempts.iter().map(|attempt| {
+        let why = regroup(attempt.why.trim_end_matches('.'));
+        Step::Did(&attempt.site, format!("issued {}: {why}", operation(&attempt.op)))
+    }));
+    if v.more_attempts > 0 {
+        let more = count(v.more_attempts, "more invalidation", "more invalidations");
+        steps.push(Step::Note(format!("and {more} that did not help")));
+    } else if v.cause == Cause::NotSynchronised {
+        let pe = v.trigger.pe;
+        steps.push(Step::Note(format!(
+            "PE {pe} invalidated it, and has executed no ISB, exception entry or ERET since"
+        )));
+    } else if v.attempts.is_empty() {
+        steps.push(Step::Note("nobody invalidated it".to_owned()));
+    }
+    steps.push(Step::Did(&v.trigger, triggered(v)));
+    steps
+}
+
 /// The whole story, line by line.
-pub(crate) fn tell(v: &Violation, names: &dyn Names, paint: Paint) -> Vec<String> {
+pub(crate) fn tell(v: &Violation, telling: Telling<'_>, paint: Paint) -> Vec<String> {
     if v.severity != Severity::Error {
         // Advice takes no more than a line.
-        return vec![paint.dim(&format!("advice [{}, {}]: {}", v.kind, v.cause, headline(v)))];
+        let place = place(&v.trigger, telling);
+        return vec![paint.dim(&format!("advice [{}, {}]: {} ({place})", v.kind, v.cause, headline(v)))];
     }
     let tag = format!("stale translation [{}, {}]:", v.kind, v.cause);
     let mut lines = vec![format!("{} {}", paint.red(&tag), paint.bold(&headline(v)))];
@@ -32,30 +64,12 @@ pub(crate) fn tell(v: &Violation, names: &dyn Names, paint: Paint) -> Vec<String
     ));
     lines.push(format!("  new  {}", descriptor(&v.new)));
 
-    let mut steps = Steps { lines: &mut lines, names, paint, number: 0, first: Vec::new() };
-    if v.removed == v.trigger {
-        steps.add(&v.trigger, "wrote the new entry over the old one");
-    } else {
-        steps.add(&v.removed, &format!("removed the {}", entry(v)));
-    }
-    for attempt in &v.attempts {
-        steps.add(
-            &attempt.site,
-            &format!("issued {}: {}", operation(&attempt.op), regroup(attempt.why.trim_end_matches('.'))),
-        );
-    }
-    if v.more_attempts > 0 {
-        steps.lines.push(format!(
-            "     and {} that did not help",
-            count(v.more_attempts, "more invalidation", "more invalidations")
-        ));
-    }
-    if v.removed != v.trigger {
-        if v.attempts.is_empty() && v.more_attempts == 0 {
-            steps.number += 1;
-            steps.lines.push(format!("  {}. nobody invalidated it", steps.number));
+    let mut numbered = Numbered { lines: &mut lines, telling, paint, number: 0, first: Vec::new() };
+    for step in steps(v) {
+        match step {
+            Step::Did(site, what) => numbered.did(site, &what),
+            Step::Note(what) => numbered.note(&what),
         }
-        steps.add(&v.trigger, triggered(v));
     }
 
     if v.times > 1 {
@@ -66,13 +80,19 @@ pub(crate) fn tell(v: &Violation, names: &dyn Names, paint: Paint) -> Vec<String
 }
 
 /// A remark, in one line.
-pub(crate) fn remark(remark: &Remark, paint: Paint) -> String {
+pub(crate) fn remark(remark: &Remark, telling: Telling<'_>, paint: Paint) -> String {
     let word = if remark.severity == Severity::Cost { "cost" } else { "advice" };
-    paint.dim(&format!("{word}: {} (PE {} at {})", remark.text, remark.site.pe, hex(remark.site.pc.into())))
+    paint.dim(&format!("{word}: {} ({})", remark.text, place(&remark.site, telling)))
+}
+
+/// `PE 0, unmap at mm.c:12`.
+fn place(site: &Site, telling: Telling<'_>) -> String {
+    let innermost = lines(site, telling).into_iter().next().unwrap_or_default();
+    format!("PE {} {innermost}", site.pe)
 }
 
 /// What is wrong, in plain words.
-fn headline(v: &Violation) -> String {
+pub(crate) fn headline(v: &Violation) -> String {
     let (span, pes, entry) = (span(v.start, v.size), pes(&v.pes), entry(v));
     let still = if v.table { format!("walk through its {entry}") } else { format!("use its {entry}") };
     match v.kind {
@@ -88,6 +108,10 @@ fn headline(v: &Violation) -> String {
         }
         Kind::Claimed => format!("{span} was declared clean, but {pes} may still {still}"),
         Kind::StaleAccess => match &v.accessed {
+            Some(access) if access.tables == Some(access.used) => format!(
+                "{pes} used {} without a context synchronisation event after its own TLBI and DSB, and might have used the {entry}",
+                hex(access.va.into())
+            ),
             Some(access) => format!(
                 "{pes} used {} for {}, where the tables give {}",
                 hex(access.used.into()),
@@ -107,16 +131,51 @@ fn identifier(v: &Violation) -> &'static str {
     if v.asids.is_empty() { "identifier" } else { "ASID" }
 }
 
+/// What a rule says, for those who have never heard of it.
+pub(crate) fn rule(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Remade => "A new translation was made where an older one may still be cached",
+        Kind::Reused => "The page of a table was put to another use while walk caches may still lead to it",
+        Kind::LiveChange => "A valid entry was changed in place where break-before-make is due",
+        Kind::Claimed => "A range was declared flushed, or a frame freed, that may still be cached",
+        Kind::StaleAccess => "An access was made by an old translation that nothing allowed any more",
+        Kind::Asid => "Other tables were loaded under an identifier that entries of earlier ones may be cached under",
+    }
+}
+
 /// What ended the time in which a stale entry is allowed.
-fn triggered(v: &Violation) -> &'static str {
+fn triggered(v: &Violation) -> String {
+    let what = match (v.kind, &v.claim) {
+        (Kind::Remade, _) => "wrote the new entry",
+        (Kind::Reused, _) if v.table => "put the table's page to another use",
+        (Kind::Reused, _) => "made the frame a table",
+        (Kind::LiveChange, _) => "wrote the new entry without a break in between",
+        (Kind::Claimed, Some(claim)) => return claimed(claim),
+        (Kind::Claimed, None) => "declared it clean, by a hint",
+        (Kind::StaleAccess, _) => "accessed it",
+        (Kind::Asid, _) => "loaded other tables",
+    };
+    what.to_owned()
+}
+
+/// Which hint said that nothing stale was left.
+fn claimed(claim: &Claim) -> String {
+    match *claim {
+        Claim::FrameFreed { pa, size } => {
+            format!("gave the frame at {} ({size} bytes) back to its allocator: hint frame_freed", hex(pa.into()))
+        }
+        Claim::FlushClaimed { start, size, asid } => {
+            format!("declared {} flushed for ASID {asid}: hint flush_claimed", span(start, size))
+        }
+    }
+}
+
+/// What did it all at once.
+fn in_one_step(v: &Violation) -> &'static str {
     match v.kind {
-        Kind::Remade => "wrote the new entry",
-        Kind::Reused if v.table => "put the table's page to another use",
-        Kind::Reused => "made the frame a table",
-        Kind::LiveChange => "wrote the new entry without a break in between",
-        Kind::Claimed => "declared it clean, by a hint",
+        Kind::Asid => "loaded other tables under the same identifier",
         Kind::StaleAccess => "accessed it",
-        Kind::Asid => "loaded other tables",
+        _ => "wrote the new entry over the old one",
     }
 }
 
@@ -142,7 +201,7 @@ pub(crate) fn pes(pes: &[usize]) -> String {
     }
 }
 
-fn tagged(v: &Violation) -> String {
+pub(crate) fn tagged(v: &Violation) -> String {
     match v.asids.as_slice() {
         [] => "global or any ASID".to_owned(),
         [one] => format!("ASID {one}"),
@@ -163,21 +222,21 @@ pub(crate) fn operation(op: &str) -> String {
 }
 
 /// The numbered steps.
-struct Steps<'a> {
+struct Numbered<'a> {
     lines: &'a mut Vec<String>,
-    names: &'a dyn Names,
+    telling: Telling<'a>,
     paint: Paint,
     number: usize,
     /// The call stack of the first step: what later ones share with it is not repeated.
     first: Vec<Frame>,
 }
 
-impl Steps<'_> {
-    fn add(&mut self, site: &Site, what: &str) {
+impl Numbered<'_> {
+    fn did(&mut self, site: &Site, what: &str) {
         self.number += 1;
         let label = site.label.as_deref().map(|label| format!(", in \"{}\"", label.escape_debug())).unwrap_or_default();
         self.lines.push(format!("  {}. PE {} {what}{}", self.number, site.pe, self.paint.dim(&label)));
-        let stack = stack(site, self.names);
+        let stack = stack(site, self.telling.names);
         if stack.is_empty() {
             self.lines.push(format!("       at {}", addresses(site)));
         } else {
@@ -188,68 +247,33 @@ impl Steps<'_> {
         }
     }
 
+    fn note(&mut self, what: &str) {
+        if what.starts_with("and ") {
+            self.lines.push(format!("     {what}"));
+        } else {
+            self.number += 1;
+            self.lines.push(format!("  {}. {what}", self.number));
+        }
+    }
+
     fn frames(&mut self, stack: &[Frame]) {
         let shared = stack.iter().rev().zip(self.first.iter().rev()).take_while(|(a, b)| a == b).count();
         // At least the innermost frame is said again, and one shared caller is no longer than the remark about it.
         let shared = if shared < 2 { 0 } else { shared.min(stack.len() - 1) };
         let own = stack.len() - shared;
-        for frame in stack.iter().take(own.min(FRAMES)) {
-            let line = self.frame(frame);
-            self.lines.push(line);
-        }
-        let remark = match (own.saturating_sub(FRAMES), shared) {
+        let (frames, hidden) = shown(&stack[..own], stack, self.telling.full_stacks);
+        self.lines.extend(frames.iter().map(|frame| format!("       {}", line(frame, self.paint))));
+        let remark = match (hidden, shared) {
             (0, 0) => return,
-            (0, _) => "... called as in 1".to_owned(),
+            (0, 1..) => "... called as in 1".to_owned(),
+            (_, 1..) if !self.telling.full_stacks => "... called as in 1".to_owned(),
+            _ if !self.telling.full_stacks => "...".to_owned(),
             (more, _) => format!("... and {} further out", count(more as u64, "caller", "callers")),
         };
         self.lines.push(format!("       {}", self.paint.dim(&remark)));
     }
-
-    fn frame(&self, frame: &Frame) -> String {
-        let location = match &frame.location {
-            Some((file, Some(line))) => format!("{file}:{line}"),
-            Some((file, None)) => file.clone(),
-            None => return format!("       {}", frame.function.as_deref().unwrap_or("?")),
-        };
-        match &frame.function {
-            Some(function) => format!("       {function} {}", self.paint.dim(&format!("at {location}"))),
-            None => format!("       {location}"),
-        }
-    }
-}
-
-/// The call stack with names, up to the first caller that has none.
-pub(crate) fn stack(site: &Site, names: &dyn Names) -> Vec<Frame> {
-    let mut frames = names.frames(site.pc);
-    if frames.is_empty() {
-        return frames;
-    }
-    for (depth, &ret) in site.stack.iter().enumerate() {
-        // The call stands before the address that it returns to.
-        let caller = names.frames(ret.wrapping_sub(4));
-        let Some(outermost) = caller.last() else { break };
-        // The link register of a function that has called others leads back into itself: it is no caller.
-        if depth == 0 && frames.last().is_some_and(|own| own.function == outermost.function) {
-            continue;
-        }
-        frames.extend(caller);
-    }
-    // A function that calls itself is named once, where it was innermost.
-    frames.dedup_by(|outer, inner| outer.function.is_some() && outer.function == inner.function);
-    // What core and alloc do on somebody's behalf tells nothing, unless there is nobody else.
-    let library = |frame: &Frame| frame.location.as_ref().is_some_and(|(file, _)| file.starts_with("library/"));
-    if !frames.iter().all(library) {
-        frames.retain(|frame| !library(frame));
-    }
-    frames
-}
-
-fn addresses(site: &Site) -> String {
-    let callers: Vec<String> = site.stack.iter().take(FRAMES).map(|&ret| hex(ret.into())).collect();
-    let pc = hex(site.pc.into());
-    if callers.is_empty() { pc } else { format!("{pc}, called from {}", callers.join(", ")) }
 }
 
 #[cfg(test)]
 #[path = "story_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -4,16 +4,17 @@ use tlbsan::report::Attempt;
 use tlbsan_hint::Cause;
 
 use super::*;
-use crate::symbols::Frame;
+use crate::symbols::{Frame, Names};
 
 /// A small kernel: each address below has a function, 0x200 with one inlined into it, 0x300 with a piece of core.
-struct Kernel;
+pub(crate) struct Kernel;
 
 impl Names for Kernel {
     fn frames(&self, pc: u64) -> Vec<Frame> {
         let frame = |function: &str, file: &str, line| Frame {
             function: Some(function.into()),
             location: Some((file.into(), Some(line))),
+            offset: None,
         };
         match pc {
             0x100 => vec![frame("pgtable::edit::unmap", "crates/pgtable/src/edit.rs", 120)],
@@ -28,7 +29,7 @@ impl Names for Kernel {
             0x1000 => vec![frame("walk_cache::t1", "firmware/src/scenarios/walk_cache.rs", 70)],
             0x1100 => vec![frame("walk_cache::t2", "firmware/src/scenarios/walk_cache.rs", 95)],
             0x2000 => vec![frame("steer::run", "firmware/src/steer.rs", 33)],
-            0x3000 => vec![Frame { function: Some("secondary_entry".into()), location: None }],
+            0x3000 => vec![Frame { function: Some("secondary_entry".into()), location: None, offset: None }],
             _ => vec![],
         }
     }
@@ -43,12 +44,13 @@ impl Names for Stripped {
     }
 }
 
-fn site(pe: usize, pc: u64, stack: &[u64]) -> Site {
-    Site { pe, pc, stack: stack.iter().map(|pc| pc + 4).collect(), label: None }
+pub(crate) fn site(pe: usize, pc: u64, stack: &[u64]) -> Site {
+    Site { pe, pc, stack: stack.iter().map(|pc| pc + 4).collect(), label: None, at: 0 }
 }
 
-fn hang_of_2019() -> Violation {
+pub(crate) fn hang_of_2019() -> Violation {
     Violation {
+        number: 1,
         case: Some(3),
         kind: Kind::Remade,
         cause: Cause::LeafOnly,
@@ -73,11 +75,14 @@ fn hang_of_2019() -> Violation {
         times: 1,
         severity: Severity::Error,
         accessed: None,
+        claim: None,
+        ways: Default::default(),
+        suppressed: None,
     }
 }
 
 fn story(v: &Violation, names: &dyn Names) -> String {
-    tell(v, names, Paint::PLAIN).join("\n")
+    tell(v, Telling { names, full_stacks: true }, Paint::PLAIN).join("\n")
 }
 
 #[test]
@@ -147,7 +152,7 @@ fn every_kind_and_cause_has_words_and_a_way_out() {
                 for op in ["tlbi vae1, 0x1000 asid 1", "tlbi vale1is, 0x1000", "tlbi vmalle1nxs", "é", ""] {
                     let mut v = Violation { kind, cause, table, level, pes: vec![], ..hang_of_2019() };
                     v.attempts = vec![Attempt { cause, op: op.into(), ..v.attempts.remove(0) }];
-                    let lines = tell(&v, &Kernel, Paint::PLAIN);
+                    let lines = tell(&v, Telling { names: &Kernel, full_stacks: false }, Paint::PLAIN);
                     let advice = lines.last().expect("never empty");
                     assert!(advice.starts_with("  what to do: ") && advice.len() > 40, "{advice}");
                     assert!(lines.iter().all(|line| !line.contains('\n')));
@@ -180,11 +185,18 @@ fn the_advice_names_the_instruction_that_was_tried() {
 
 #[test]
 fn advice_is_one_line_and_names_no_error() {
-    let lines = tell(&Violation { severity: Severity::Advice, ..hang_of_2019() }, &Stripped, Paint::PLAIN);
+    let lines = tell(
+        &Violation { severity: Severity::Advice, ..hang_of_2019() },
+        Telling { names: &Stripped, full_stacks: false },
+        Paint::PLAIN,
+    );
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("advice [remade, leaf-only]: "), "{lines:?}");
     let cost = Remark { severity: Severity::Cost, text: "nobody ran ASID 9".into(), site: site(1, 0x100, &[]) };
-    assert_eq!(remark(&cost, Paint::PLAIN), "cost: nobody ran ASID 9 (PE 1 at 0x100)");
+    let stripped = Telling { names: &Stripped, full_stacks: false };
+    assert_eq!(remark(&cost, stripped, Paint::PLAIN), "cost: nobody ran ASID 9 (PE 1 at 0x100)");
+    let named = remark(&cost, Telling { names: &Kernel, full_stacks: false }, Paint::PLAIN);
+    assert_eq!(named, "cost: nobody ran ASID 9 (PE 1 pgtable::edit::unmap at crates/pgtable/src/edit.rs:120)");
 }
 
 #[test]
@@ -194,4 +206,29 @@ fn a_stale_access_shows_both_addresses() {
     let text = story(&v, &Stripped);
     assert!(text.contains("used 0x10_0010 for 0x4000_0010, where the tables give 0x20_0010"), "{text}");
     assert!(text.contains("ISB after the DSB"), "{text}");
+
+    let accessed = accessed.map(|access| tlbsan::report::Accessed { tables: Some(access.used), ..access });
+    let text = story(&Violation { accessed, ..v }, &Stripped);
+    assert!(text.contains("used 0x4000_0010 without a context synchronisation event"), "{text}");
+}
+
+#[test]
+fn short_stacks_show_what_the_kernel_did() {
+    let lines = tell(&hang_of_2019(), Telling { names: &Kernel, full_stacks: false }, Paint::PLAIN);
+    let frames: Vec<&str> = lines.iter().filter(|line| line.starts_with("       ")).map(|line| line.trim()).collect();
+    assert!(frames.contains(&"tlbi::flush::Tlb::invalidate at crates/tlbi/src/flush.rs:88"), "{frames:?}");
+    assert!(!frames.iter().any(|frame| frame.contains("issue.rs")), "the insides of a library: {frames:?}");
+}
+
+#[test]
+fn a_claim_names_the_hint_and_what_it_said() {
+    let claim = Some(Claim::FrameFreed { pa: 0x4567_8000, size: 4096 });
+    let text = story(&Violation { kind: Kind::Claimed, claim, ..hang_of_2019() }, &Stripped);
+    assert!(
+        text.contains("3. PE 0 gave the frame at 0x4567_8000 (4096 bytes) back to its allocator: hint frame_freed"),
+        "{text}"
+    );
+    let claim = Some(Claim::FlushClaimed { start: 0x4000_0000, size: 0x1000, asid: 7 });
+    let text = story(&Violation { kind: Kind::Claimed, claim, ..hang_of_2019() }, &Stripped);
+    assert!(text.contains("declared 0x4000_0000..0x4000_1000 flushed for ASID 7: hint flush_claimed"), "{text}");
 }

@@ -59,7 +59,7 @@ pub(crate) fn read(line: &[u8]) -> Line {
     }
     let words = rest.trim_start();
     let digits = words.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    let directive = directive(rest).to_ascii_uppercase();
+    let directive = split(rest).1.to_ascii_uppercase();
     Line::Point(Point {
         ok,
         number: digits.parse().ok(),
@@ -69,17 +69,29 @@ pub(crate) fn read(line: &[u8]) -> Line {
     })
 }
 
-/// What follows the first `#` that is not escaped.
-fn directive(rest: &str) -> &str {
+/// What a test point is called: what stands between number and directive.
+pub(crate) fn name(rest: &str) -> String {
+    let (name, _) = split(rest);
+    let name = name.trim().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    name.strip_prefix('-').unwrap_or(name).trim().to_owned()
+}
+
+/// Why it is skipped: what follows the word.
+pub(crate) fn reason(rest: &str) -> String {
+    split(rest).1.split_once(' ').map_or("", |(_, why)| why).trim().to_owned()
+}
+
+/// What stands before, and what behind, the first `#` that is not escaped.
+fn split(rest: &str) -> (&str, &str) {
     let mut escaped = false;
     for (at, c) in rest.char_indices() {
         match c {
-            '#' if !escaped => return rest.get(at + 1..).unwrap_or_default().trim(),
+            '#' if !escaped => return (&rest[..at], rest[at + 1..].trim()),
             '\\' => escaped = !escaped,
             _ => escaped = false,
         }
     }
-    ""
+    (rest, "")
 }
 
 /// Whether an unfinished line may yet become one that matters here, and is better not shown in parts.
@@ -138,6 +150,19 @@ mod tests {
         assert!(point("not ok 4 # TODO later").todo);
         assert!(!point(r"ok 5 - prints \# SKIP").skip);
         assert!(point(r"ok 5 - a backslash \\# SKIP").skip);
+    }
+
+    #[test]
+    fn names_and_reasons_are_what_is_between() {
+        for (rest, called, why) in [
+            (" 3 - walk-cache/correct", "walk-cache/correct", ""),
+            (" 4 - bbm # SKIP needs 4 cores", "bbm", "needs 4 cores"),
+            (" - no number", "no number", ""),
+            (" 5", "", ""),
+            (r" 6 - C\# # skip", r"C\#", ""),
+        ] {
+            assert_eq!((name(rest).as_str(), reason(rest).as_str()), (called, why), "{rest}");
+        }
     }
 
     #[test]

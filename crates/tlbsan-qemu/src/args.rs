@@ -16,6 +16,10 @@ pub(crate) struct Args {
     pub(crate) backend: Option<String>,
     /// Act as if the guest had executed no hint.
     pub(crate) ignore_hints: bool,
+    /// Make a record of every violation.
+    pub(crate) tell_all: bool,
+    /// Keep account of what invalidations are spent on.
+    pub(crate) cost: bool,
     /// Print every event on standard error.
     pub(crate) trace: bool,
     /// What is withheld from the model.
@@ -30,7 +34,8 @@ impl Args {
     /// Reads `key=value` arguments. The error is a sentence for the user.
     pub(crate) fn parse<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let (mut fd, mut ram, mut backend, mut ignore_hints, mut trace) = (None, None, None, false, false);
-        let (mut record, mut blind, mut panic_at) = (None, Blind::default(), None);
+        let (mut record, mut tell_all, mut cost) = (None, false, false);
+        let (mut blind, mut panic_at) = (Blind::default(), None);
         for arg in args {
             let (key, value) = arg.split_once('=').ok_or_else(|| format!("argument {arg}: expected key=value"))?;
             let wrong = |what: &str| format!("argument {arg}: expected {what}");
@@ -40,6 +45,8 @@ impl Args {
                 "backend" => backend = Some(value.to_owned()),
                 "record" => record = Some(value.to_owned()),
                 "ignore-hints" => ignore_hints = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "tell-all" => tell_all = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "cost" => cost = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "trace" => trace = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "panic-at" => panic_at = Some(value.parse().map_err(|_| wrong("a number"))?),
                 "blind-tlbi" => blind.tlbi = value.parse().map_err(|_| wrong("a number"))?,
@@ -47,14 +54,14 @@ impl Args {
                 "weaken" => blind.weaken = value.parse().map_err(|_| wrong("a number"))?,
                 "seed" => blind.seed = value.parse().map_err(|_| wrong("a number"))?,
                 _ => {
-                    let known = "fd, ram, backend, ignore-hints, trace, record, blind-tlbi, blind-dsb, weaken, seed";
+                    let known = "fd, ram, backend, ignore-hints, tell-all, cost, trace, record, blind-tlbi, blind-dsb, weaken, seed";
                     return Err(format!("argument {arg}: unknown; known are {known}"));
                 }
             }
         }
         let fd = fd.ok_or("argument fd=N is missing: the file descriptor for the records")?;
         let (ram_base, ram_size) = ram.ok_or("argument ram=0xBASE:0xSIZE is missing: guest RAM")?;
-        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, trace, blind, panic_at, record })
+        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, tell_all, cost, trace, blind, panic_at, record })
     }
 }
 
@@ -89,6 +96,7 @@ mod tests {
             "ram=0x40000000:0x10000000",
             "backend=/dev/shm/ram",
             "ignore-hints=on",
+            "cost=on",
             "blind-tlbi=9",
             "seed=5",
         ]);
@@ -98,6 +106,8 @@ mod tests {
             ram_size: 0x1000_0000,
             backend: Some("/dev/shm/ram".into()),
             ignore_hints: true,
+            tell_all: false,
+            cost: true,
             trace: false,
             blind: Blind { tlbi: 9, dsb: 0, weaken: 0, seed: 5 },
             panic_at: None,

@@ -161,6 +161,10 @@ impl World for Visit<'_> {
         self.vcpu.stack(self.api, self.ram)
     }
 
+    fn text(&self, va: u64, len: u64) -> Option<String> {
+        self.vcpu.text(self.api, self.ram, va, len)
+    }
+
     fn watch(&mut self, page: u64, on: bool) {
         self.watched.set(page, on);
     }

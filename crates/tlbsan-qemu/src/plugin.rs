@@ -81,7 +81,8 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
         Some(path) => Some(File::create(path).map_err(|e| format!("argument record={path}: {e}"))?),
         None => None,
     };
-    let config = Config { ignore_hints: args.ignore_hints, blind: args.blind, ..Config::default() };
+    let config =
+        Config { ignore_hints: args.ignore_hints, tell_all: args.tell_all, cost: args.cost, blind: args.blind };
     let checker = stream.and_then(|stream| Checker::new(config, stream, (args.trace, args.panic_at), record));
     let plugin = Plugin {
         api,
@@ -205,9 +206,8 @@ impl Plugin {
             }
         }
         if let Err(register) = vcpu.start(&self.api) {
-            return self.checker.stop(&format!("QEMU shows no register {register} of vCPU {index}"));
+            self.checker.stop(&format!("QEMU shows no register {register} of vCPU {index}"));
         }
-        self.send(vcpu, 0, What::Reset);
     }
 
     fn translate(&self, block: *mut Block) {
@@ -450,10 +450,14 @@ impl Plugin {
         }
     }
 
-    /// One event for the model.
+    /// One event for the model. A PE comes out of reset with its first one: QEMU makes its vCPUs long before the guest switches
+    /// them on.
     fn send(&self, vcpu: &Vcpu, pc: u64, what: What) {
         if let Some(ram) = self.ram.get() {
             let mut visit = Visit { api: &self.api, ram, watched: &self.watched, vcpu };
+            if vcpu.begins() {
+                self.checker.handle(&mut visit, 0, What::Reset);
+            }
             self.checker.handle(&mut visit, pc, what);
         }
     }

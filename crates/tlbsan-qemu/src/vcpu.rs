@@ -17,6 +17,13 @@ const MAX_FRAMES: usize = 24;
 
 /// The exception level that the model takes a PE to be at that comes out of reset.
 const AFTER_RESET: u8 = 1;
+/// The ID registers that the model asks for, by QEMU's names.
+const ID_REGISTERS: [(IdRegister, &str); 4] = [
+    (IdRegister::Mmfr0, "ID_AA64MMFR0_EL1"),
+    (IdRegister::Mmfr1, "ID_AA64MMFR1_EL1"),
+    (IdRegister::Mmfr2, "ID_AA64MMFR2_EL1"),
+    (IdRegister::Isar0, "ID_AA64ISAR0_EL1"),
+];
 
 /// One vCPU.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub(crate) struct Vcpu {
     hcr: AtomicU64,
     /// The exception level that was told last.
     told_level: AtomicU8,
+    /// Whether anything was told of it.
+    begun: AtomicBool,
     /// Whether its ID registers were told.
     identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
@@ -48,6 +57,7 @@ impl Vcpu {
             vectors: Vectors::new(),
             hcr: AtomicU64::new(0),
             told_level: AtomicU8::new(AFTER_RESET),
+            begun: AtomicBool::new(false),
             identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
@@ -80,6 +90,12 @@ impl Vcpu {
             self.vectors.set(0);
         }
         reset
+    }
+
+    /// Whether this is the first event of it.
+    pub(crate) fn begins(&self) -> bool {
+        // No swap: there is one thread.
+        !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed)
     }
 
     /// X0 to X30, and XZR for 31.
@@ -158,7 +174,7 @@ impl Vcpu {
             return Vec::new();
         }
         let Some(registers) = self.registers.get() else { return Vec::new() };
-        let ids = [IdRegister::Mmfr0, IdRegister::Mmfr1, IdRegister::Mmfr2].into_iter().zip(registers.ids);
+        let ids = ID_REGISTERS.into_iter().map(|(id, _)| id).zip(registers.ids);
         ids.filter_map(|(id, handle)| Some((id, registers.read(api, handle?)?))).collect()
     }
 
@@ -206,6 +222,19 @@ impl Vcpu {
         }
         stack
     }
+
+    /// The UTF-8 text of `len` bytes at a virtual address; `None` where there is none.
+    pub(crate) fn text(&self, api: &Api, ram: &Ram, va: u64, len: u64) -> Option<String> {
+        /// Far more than a label has.
+        const LONGEST: u64 = 4096;
+        let tables = self.tables(self.in_el2(api).unwrap_or(false));
+        let byte = |offset: u64| {
+            let pa = tables.translate(|pa| ram.load(pa), va.checked_add(offset)?)?;
+            Some((ram.load(pa & !7)? >> (8 * (pa & 7))) as u8)
+        };
+        let bytes: Option<Vec<u8>> = (0..len.min(LONGEST)).map(byte).collect();
+        String::from_utf8(bytes?).ok()
+    }
 }
 
 /// Handles of the registers that we read.
@@ -215,8 +244,8 @@ struct Registers {
     pc: *mut Handle,
     cpsr: *mut Handle,
     dczid: Option<*mut Handle>,
-    /// ID_AA64MMFR0_EL1 to ID_AA64MMFR2_EL1.
-    ids: [Option<*mut Handle>; 3],
+    /// [`ID_REGISTERS`].
+    ids: [Option<*mut Handle>; ID_REGISTERS.len()],
     /// SCTLR_EL1 and SCTLR_EL2.
     sctlr: [Option<*mut Handle>; 2],
     /// What QEMU reads into.
@@ -241,7 +270,7 @@ impl Registers {
         for (n, handle) in x.iter_mut().enumerate() {
             *handle = get(&format!("x{n}"))?;
         }
-        let ids = [0, 1, 2].map(|n| get(&format!("ID_AA64MMFR{n}_EL1")).ok());
+        let ids = ID_REGISTERS.map(|(_, name)| get(name).ok());
         // The shorter name is QEMU's until 10.x.
         let sctlr = ["SCTLR_EL1", "SCTLR_EL2"].map(|name| get(name).ok());
         let sctlr = [sctlr[0].or_else(|| get("SCTLR").ok()), sctlr[1]];

@@ -61,6 +61,8 @@ pub enum IdRegister {
     Mmfr1,
     /// ID_AA64MMFR2_EL1: FEAT_BBM, FEAT_CNP.
     Mmfr2,
+    /// ID_AA64ISAR0_EL1: FEAT_TLBIRANGE.
+    Isar0,
 }
 
 /// What an access is for.

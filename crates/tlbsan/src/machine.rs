@@ -304,6 +304,8 @@ pub struct Features {
     pub ets2: bool,
     /// Level of FEAT_BBM, 0..=3.
     pub bbm: u8,
+    /// FEAT_TLBIRANGE.
+    pub range: bool,
 }
 
 impl Features {
@@ -313,6 +315,7 @@ impl Features {
             IdRegister::Mmfr0 => {}
             IdRegister::Mmfr1 => self.ets2 = value >> 36 & 0xf >= 2,
             IdRegister::Mmfr2 => self.bbm = (value >> 52 & 0xf).min(3) as u8,
+            IdRegister::Isar0 => self.range = value >> 56 & 0xf >= 2,
         }
     }
 }

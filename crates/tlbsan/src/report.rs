@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use tlbsan_hint::{Cause, Expected, Kind};
 
 /// Version of the stream; a reader refuses another.
-pub const STREAM_VERSION: u32 = 2;
+pub const STREAM_VERSION: u32 = 3;
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
     /// First.
@@ -22,6 +23,15 @@ pub enum Record {
     Violation(Box<Violation>),
     /// Something that breaks no rule and could be better. It never fails a case, nor changes an exit code.
     Remark(Box<Remark>),
+    /// Near the end, for a violation that happened again: the same rule and cause, from the same two places in the code.
+    Repeats {
+        /// [`Violation::number`].
+        violation: u64,
+        /// How many more there were.
+        more: u64,
+    },
+    /// Near the end, if asked for: what the invalidations of one place in the code were spent on.
+    Cost(Box<Cost>),
     /// A case has ended.
     Case(CaseResult),
     /// An instruction was withheld from the model ([`crate::blind`]).
@@ -36,12 +46,15 @@ pub enum Record {
         /// One sentence.
         text: String,
     },
-    /// Last: without it the run was cut short.
+    /// Last of the model: without it the run was cut short.
     End(Summary),
+    /// Last of the command `tlbsan`, in the file of `--json`: what it all comes to.
+    Outcome(Outcome),
 }
 
 /// How much something matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Work that was not needed.
@@ -55,6 +68,7 @@ pub enum Severity {
 
 /// Something that could be better.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Remark {
     /// Never [`Severity::Error`].
     pub severity: Severity,
@@ -66,6 +80,7 @@ pub struct Remark {
 
 /// An instruction that was withheld from the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Blinded {
     /// Number of the event in which it was executed, from 1; that is what names it.
     pub event: u64,
@@ -77,8 +92,31 @@ pub struct Blinded {
     pub pc: u64,
 }
 
+/// Invalidations by one call site, and how many of them cost more than they had to.
+///
+/// One operation may count in several of the last three columns; what removed nothing stale counts in `in_vain` alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Cost {
+    /// The call site; without a PC: all those that were too many to tell apart.
+    pub site: Site,
+    /// The operation, without its operand.
+    pub op: String,
+    /// Operations.
+    pub tlbis: u64,
+    /// Those that named nothing stale, on no PE: removing what is valid only costs.
+    pub in_vain: u64,
+    /// Broadcasts of what only the issuing PE may have held.
+    pub broadcast: u64,
+    /// Those for every level where only leaves were stale.
+    pub all_levels: u64,
+    /// Those that range operations would have spared (FEAT_TLBIRANGE).
+    pub one_by_one: u64,
+}
+
 /// An access by virtual address that went elsewhere than the tables say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accessed {
     /// The virtual address.
     pub va: u64,
@@ -90,6 +128,7 @@ pub struct Accessed {
 
 /// Where and by whom something was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Site {
     /// The PE.
     pub pe: usize,
@@ -100,10 +139,14 @@ pub struct Site {
     /// The last label hint of the PE, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Number of the event: it orders what different PEs did, as far as the source of events saw an order.
+    #[serde(default)]
+    pub at: u64,
 }
 
 /// A descriptor, with what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Descriptor {
     /// The 64 bits.
     pub bits: u64,
@@ -113,6 +156,7 @@ pub struct Descriptor {
 
 /// A TLBI that came between, and why it was not enough.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// Who issued it.
     pub site: Site,
@@ -122,19 +166,73 @@ pub struct Attempt {
     pub why: String,
     /// The same as a cause.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
+}
+
+/// The hint that says that nothing stale is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "hint", rename_all = "kebab-case")]
+pub enum Claim {
+    /// A frame went back to its allocator.
+    FrameFreed {
+        /// Physical address of the frame.
+        pa: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A range was declared flushed.
+    FlushClaimed {
+        /// First virtual address.
+        start: u64,
+        /// Bytes.
+        size: u64,
+        /// The ASID.
+        asid: u16,
+    },
+}
+
+/// An entry on the way from a root: which table it is read from, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Step {
+    /// Level of the table.
+    pub level: i8,
+    /// Physical address of the table.
+    pub table: u64,
+    /// Number of the entry in it.
+    pub index: usize,
+    /// The entry.
+    pub entry: Descriptor,
+}
+
+/// The ways from the root to the entry that a violation is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Ways {
+    /// Through what may be cached; the last step is the old entry.
+    pub before: Vec<Step>,
+    /// Through the tables as they are, down to the level of the old entry at most.
+    pub after: Vec<Step>,
 }
 
 /// One broken rule with its story.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Violation {
+    /// Counts the violations of a run that have a record, from 1; 0 for advice.
+    #[serde(default)]
+    pub number: u64,
     /// The case it happened in, if any.
     pub case: Option<u64>,
     /// The rule.
     #[serde(with = "kind_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "kind_name::Name"))]
     pub kind: Kind,
     /// Why the stale entry was still there.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
     /// [`Severity::Error`], or advice: then it counts for nothing but itself.
     #[serde(default)]
@@ -170,16 +268,28 @@ pub struct Violation {
     /// The access, where one gave it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accessed: Option<Accessed>,
+    /// The hint, where one said that nothing stale was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The tables that are walked, before and after.
+    #[serde(default)]
+    pub ways: Ways,
+    /// The line of `--suppress` that takes it out, as `FILE:LINE`; never in the model's own records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<String>,
 }
 
 /// A verdict without its story, as sets of them are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// The rule.
     #[serde(with = "kind_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "kind_name::Name"))]
     pub kind: Kind,
     /// The cause.
     #[serde(with = "cause_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "cause_name::Name"))]
     pub cause: Cause,
     /// First virtual address.
     pub start: u64,
@@ -203,6 +313,7 @@ impl From<&Violation> for Verdict {
 
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CaseResult {
     /// The number of its test point.
     pub id: u64,
@@ -238,8 +349,9 @@ impl CaseResult {
 
 /// The last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
-    /// Events handled.
+    /// Events handled, but for those that no instruction causes: resets, ID registers, the exception level.
     pub events: u64,
     /// TLBIs among them.
     pub tlbis: u64,
@@ -256,6 +368,9 @@ pub struct Summary {
     /// Accesses whose physical address was compared with the tables'.
     #[serde(default)]
     pub accesses: u64,
+    /// Those of them that went where neither the tables nor anything stale leads.
+    #[serde(default)]
+    pub mismatched: u64,
     /// Remarks, and violations that are mere advice.
     #[serde(default)]
     pub remarks: u64,
@@ -265,6 +380,38 @@ pub struct Summary {
     pub failed: u64,
 }
 
+/// How a run ended, as the command `tlbsan` judges it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Outcome {
+    /// The exit code: 0 clean, 1 violations, 2 could not run, 3 the guest failed, 4 a hang was cut.
+    pub code: u8,
+    /// The same in a word or two, with how many.
+    pub word: String,
+    /// Whatever is wrong, one sentence each.
+    pub reasons: Vec<String>,
+    /// Violations outside a case, or in one that failed or never ended, as far as they were told.
+    pub unexpected: u64,
+    /// Cases that passed.
+    pub passed: u64,
+    /// Cases that failed.
+    pub failed: u64,
+    /// Test points of the guest (TAP).
+    pub points: u64,
+    /// Those that it skipped.
+    pub skipped: u64,
+    /// Those that it failed itself.
+    pub guest_failed: u64,
+    /// How many it had planned.
+    pub plan: Option<u64>,
+    /// Violations that `--suppress` took out.
+    pub suppressed: u64,
+    /// QEMU's exit status; absent if a signal ended it.
+    pub qemu_status: Option<i32>,
+    /// The signal that ended QEMU.
+    pub qemu_signal: Option<i32>,
+}
+
 macro_rules! by_name {
     ($module:ident, $type:ty) => {
         mod $module {
@@ -272,6 +419,26 @@ macro_rules! by_name {
 
             pub(super) fn serialize<S: Serializer>(value: &$type, s: S) -> Result<S::Ok, S::Error> {
                 s.serialize_str(value.name())
+            }
+
+            /// In a schema: one of the names.
+            #[cfg(feature = "schema")]
+            pub(super) struct Name;
+
+            #[cfg(feature = "schema")]
+            impl schemars::JsonSchema for Name {
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn schema_name() -> std::borrow::Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                    let names: Vec<&str> = <$type>::ALL.iter().map(|it| it.name()).collect();
+                    schemars::json_schema!({ "type": "string", "enum": names })
+                }
             }
 
             pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<$type, D::Error> {

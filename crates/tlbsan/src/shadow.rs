@@ -8,7 +8,8 @@ use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
-use crate::residue::{ResidueId, Tag};
+use crate::residue::{Holders, ResidueId, Tag};
+use smallvec::SmallVec;
 
 /// Bytes of a page as sources watch it, whatever the guest's granule.
 pub const WATCHED: u64 = 4096;
@@ -28,10 +29,19 @@ const MAX_TAGS: usize = 16;
 pub struct Context {
     /// The tables.
     pub root: Root,
-    /// Under which tags it was loaded; none: nobody can hold anything of it, and its root may become any page.
+    /// Under which tags it was loaded.
     pub tags: Vec<TagUse>,
     /// Residues that were read through it and are open.
     pub open: usize,
+    /// Who may hold its global leaves: an invalidation by ASID leaves them.
+    pub globals: TagUse,
+}
+
+impl Context {
+    /// Whether nobody can hold anything of it.
+    fn is_at_rest(&self) -> bool {
+        self.tags.is_empty() && self.globals.held == 0 && self.open == 0
+    }
 }
 
 /// Which PEs have, or had, a context under one tag.
@@ -62,6 +72,24 @@ impl TagUse {
         for (_, left) in self.left.iter_mut().filter(|(pe, _)| pes >> pe & 1 != 0) {
             *left = time;
         }
+    }
+
+    fn new(tag: Tag) -> Self {
+        Self { tag, held: 0, loaded: 0, shared: 0, left: Vec::new() }
+    }
+
+    fn load(&mut self, pe: usize, shared: bool) {
+        let bit = 1 << pe;
+        self.held |= bit;
+        self.loaded |= bit;
+        self.shared = self.shared & !bit | u64::from(shared) << pe;
+    }
+
+    fn unload(&mut self, pe: usize, time: u64) {
+        self.loaded &= !(1 << pe);
+        self.shared &= !(1 << pe);
+        self.left.retain(|(other, _)| *other != pe);
+        self.left.push((pe, time));
     }
 
     /// An invalidation of `reach`, executed at event `time`, is complete: a PE that has the context loaded, or has left it since,
@@ -180,6 +208,9 @@ pub struct Span {
     pub since: u64,
 }
 
+/// Where a slot translates, everywhere. Nearly always one place.
+pub type Spans = SmallVec<[Span; 2]>;
+
 /// All contexts and tables.
 #[derive(Clone, Debug, Default)]
 pub struct Shadow {
@@ -203,7 +234,8 @@ impl Shadow {
     pub fn add_context(&mut self, root: Root) -> ContextId {
         let id = self.next_context;
         self.next_context += 1;
-        self.contexts.insert(id, Context { root, tags: Vec::new(), open: 0 });
+        let globals = TagUse::new(Tag::Global);
+        self.contexts.insert(id, Context { root, tags: Vec::new(), open: 0, globals });
         self.by_root.insert(root, id);
         self.by_space.entry(root.space).or_default().push(id);
         id
@@ -244,58 +276,67 @@ impl Shadow {
     /// Notes that `loaded` is loaded on `pe` from now on.
     pub fn load(&mut self, id: ContextId, loaded: &Loaded, pe: usize) {
         let Some(context) = self.context_mut(id) else { return };
-        let bit = 1 << pe;
+        context.globals.load(pe, loaded.shared);
         let wanted = if context.tags.len() < MAX_TAGS { Tag::Asid(loaded.asid) } else { Tag::AnyAsid };
-        let known = context.tags.iter_mut().find(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
-        let shared = if loaded.shared { bit } else { 0 };
-        match known {
-            Some(tag) => {
-                tag.held |= bit;
-                tag.loaded |= bit;
-                tag.shared = tag.shared & !bit | shared;
-            }
-            None => context.tags.push(TagUse { tag: wanted, held: bit, loaded: bit, shared, left: Vec::new() }),
-        }
+        let known = context.tags.iter().position(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
+        let place = known.unwrap_or_else(|| {
+            context.tags.push(TagUse::new(wanted));
+            context.tags.len() - 1
+        });
+        context.tags[place].load(pe, loaded.shared);
     }
 
     /// Notes that the context is no longer loaded on `pe` since event `time`. What it cached stays.
     pub fn unload(&mut self, id: ContextId, pe: usize, time: u64) {
         let Some(context) = self.context_mut(id) else { return };
-        for tag in context.tags.iter_mut().filter(|tag| tag.loaded >> pe & 1 != 0) {
-            tag.loaded &= !(1 << pe);
-            tag.shared &= !(1 << pe);
-            tag.left.retain(|(other, _)| *other != pe);
-            tag.left.push((pe, time));
+        let Context { tags, globals, .. } = context;
+        for tag in tags.iter_mut().chain([globals]).filter(|tag| tag.loaded >> pe & 1 != 0) {
+            tag.unload(pe, time);
         }
     }
 
     /// Who may hold an entry that can be reached through a context since event `since`, by the tag it has: global for
     /// global leaves, an ASID otherwise. An entry of stage 2 is held by its own, and a leaf also combined with entries of
     /// stage 1.
-    pub fn holders(&self, id: ContextId, entry: &Descriptor, since: u64) -> Vec<(Tag, PeSet)> {
-        let Some(context) = self.context(id) else { return Vec::new() };
-        let all = context.tags.iter().fold(0, |set, tag| set | tag.may_hold(since));
-        if all == 0 {
-            return Vec::new();
-        }
-        match (context.root.space.is_stage2(), entry) {
-            (true, Descriptor::Leaf(_)) => vec![(Tag::Ipa, all), (Tag::Combined, all)],
-            (true, _) => vec![(Tag::Ipa, all)],
-            (false, entry) if entry.is_global() => vec![(Tag::Global, all)],
-            _ => {
-                let held = context.tags.iter().map(|tag| (tag.tag, tag.may_hold(since)));
-                held.filter(|(_, pes)| *pes != 0).collect()
+    pub fn holders(&self, id: ContextId, entry: &Descriptor, since: u64) -> Holders {
+        let Some(context) = self.context(id) else { return Holders::new() };
+        let all = context.globals.may_hold(since);
+        let mut held: Holders = match (context.root.space.is_stage2(), entry) {
+            (true, Descriptor::Leaf(_)) => [(Tag::Ipa, all), (Tag::Combined, all)].into_iter().collect(),
+            (true, _) => [(Tag::Ipa, all)].into_iter().collect(),
+            (false, entry) if entry.is_global() => [(Tag::Global, all)].into_iter().collect(),
+            _ => context.tags.iter().map(|tag| (tag.tag, tag.may_hold(since))).collect(),
+        };
+        held.retain(|(_, pes)| *pes != 0);
+        held
+    }
+
+    /// Whether the context's tables hold a global leaf. With a limit to the search: then they count as such that do.
+    pub fn has_globals(&self, id: ContextId) -> bool {
+        self.context(id).is_some_and(|context| self.finds_global(context.root.table, &mut 4096))
+    }
+
+    fn finds_global(&self, base: u64, budget: &mut usize) -> bool {
+        let Some(left) = budget.checked_sub(1) else { return true };
+        *budget = left;
+        let Some(table) = self.tables.get(&base) else { return false };
+        (0..table.entries.len()).any(|index| match table.descriptor(index) {
+            Descriptor::Table(next) => {
+                self.tables.get(&next.next).is_some_and(|child| child.level > table.level)
+                    && self.finds_global(next.next, budget)
             }
-        }
+            entry => entry.is_cacheable() && entry.is_global(),
+        })
     }
 
     /// Notes that nobody can hold anything of a context, if that is so: no PE has it loaded, its root is empty, and what was
     /// in it is gone from every TLB. Its root may be freed and become anything.
     pub fn rest(&mut self, id: ContextId) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
-        let loaded = context.tags.iter().any(|tag| tag.loaded != 0);
-        if !loaded && context.open == 0 && self.tables.get(&context.root.table).is_none_or(TablePage::is_empty) {
+        let unused = context.globals.loaded == 0 && context.open == 0;
+        if unused && self.tables.get(&context.root.table).is_none_or(TablePage::is_empty) {
             context.tags.clear();
+            context.globals = TagUse::new(Tag::Global);
         }
     }
 
@@ -311,14 +352,13 @@ impl Shadow {
 
     /// Every context at rest.
     pub fn all_resting(&self) -> Vec<ContextId> {
-        let resting = |(_, context): &(&ContextId, &Context)| context.tags.is_empty() && context.open == 0;
-        self.contexts.iter().filter(resting).map(|(id, _)| *id).collect()
+        self.contexts.iter().filter(|(_, context)| context.is_at_rest()).map(|(id, _)| *id).collect()
     }
 
     /// The contexts at rest whose root a table is.
     pub fn resting(&self, table: u64) -> Vec<ContextId> {
         let Some(table) = self.tables.get(&table) else { return Vec::new() };
-        let resting = |id: &ContextId| self.contexts.get(id).is_some_and(|c| c.tags.is_empty() && c.open == 0);
+        let resting = |id: &ContextId| self.contexts.get(id).is_some_and(Context::is_at_rest);
         let roots = table.parents.iter().filter_map(|parent| match parent {
             Parent::Root(id) => Some(*id),
             Parent::Slot { .. } => None,
@@ -407,8 +447,8 @@ impl Shadow {
     }
 
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
-    pub fn spans(&self, table: u64, index: usize) -> (Vec<Span>, bool) {
-        let mut spans = Vec::new();
+    pub fn spans(&self, table: u64, index: usize) -> (Spans, bool) {
+        let mut spans = Spans::new();
         let whole = self.collect_spans(table, index, (0, 0), &mut spans, &mut 4096);
         (spans, !whole)
     }
@@ -418,7 +458,7 @@ impl Shadow {
         base: u64,
         index: usize,
         (offset, since): (u64, u64),
-        spans: &mut Vec<Span>,
+        spans: &mut Spans,
         budget: &mut usize,
     ) -> bool {
         let Some(table) = self.tables.get(&base) else { return true };

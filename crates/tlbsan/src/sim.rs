@@ -187,6 +187,12 @@ impl Machine {
         self.model.take_records()
     }
 
+    /// The end of the run: the records that come last.
+    pub fn finish(&mut self) -> Vec<Record> {
+        self.model.finish();
+        self.take_records()
+    }
+
     /// Violations among the records made since the last call.
     pub fn take_violations(&mut self) -> Vec<crate::report::Violation> {
         let violation = |record| match record {

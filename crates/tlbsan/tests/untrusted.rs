@@ -128,7 +128,7 @@ fn violations_without_end_are_counted_and_not_told() {
     let mut told = 0;
     for pc in 0..80_000 {
         m.at(pc, &[]);
-        m.store(0, 0x2000, 0x10_0f43 + (pc % 2 << 12));
+        m.store(0, 0x2000, 0x10_0f43 + ((pc % 2) << 12));
         told += m.take_violations().len();
     }
     assert!((60_000..=1 << 16).contains(&told), "{told}");

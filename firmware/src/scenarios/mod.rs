@@ -2,8 +2,12 @@
 
 use alloc::string::String;
 
+use tlbi::Features;
 use tlbsan_hint::Expected;
 
+use crate::{platform::bootargs, smp};
+
+pub mod stress;
 pub mod walk_cache;
 
 /// Who can judge a case.
@@ -15,14 +19,40 @@ pub enum Judge {
     Tlbsan,
 }
 
+/// What a form needs of the machine, or else it would hang or is no fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is no fault on one core.
+    TwoCores,
+    /// Two changes are open at once, and remedy d has one wait for the other, which takes a second core.
+    NoWaitAlone,
+    /// It is no fault with FEAT_ETS2.
+    NoEts2,
+}
+
+impl Need {
+    /// Why it is not met, if it is not.
+    pub fn lacks(self) -> Option<&'static str> {
+        let alone = smp::core_count() == 1;
+        match self {
+            Self::TwoCores if alone => Some("no fault on one core"),
+            Self::NoWaitAlone if alone && bootargs::get("remedy") == Some("d") => {
+                Some("remedy d waits for another core")
+            }
+            Self::NoEts2 if Features::detect().ets2 => Some("no fault with FEAT_ETS2"),
+            _ => None,
+        }
+    }
+}
+
 /// One form of a scenario.
 pub struct Form {
     /// `scenario/correct...` or `scenario/fault`.
     pub name: &'static str,
     /// Who can judge it.
     pub judge: Judge,
-    /// Cores that it takes to show what it is about.
-    pub cores: usize,
+    /// Where it is played.
+    pub needs: &'static [Need],
     /// The verdicts that the checker must reach, no more and no fewer.
     pub expected: &'static [Expected],
     /// Plays it.
@@ -50,5 +80,8 @@ impl Form {
     }
 }
 
-/// All of them, in the order they run.
+/// Forms that run as long as one likes, and only by name.
+pub const BY_NAME: &[&[Form]] = &[stress::FORMS];
+
+/// All others, in the order they run.
 pub const ALL: &[&[Form]] = &[walk_cache::FORMS];

@@ -6,8 +6,11 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 /// What went wrong, in words.
 pub(crate) type Outcome = Result<(), &'static str>;
 
-/// Every program by its name.
-pub(crate) const ALL: &[(&str, fn() -> Outcome)] = &[
+/// A program and its name.
+pub(crate) type Program = (&'static str, fn() -> Outcome);
+
+/// Every program.
+pub(crate) const ALL: &[Program] = &[
     ("map", map),
     ("protect", protect),
     ("remap", remap),

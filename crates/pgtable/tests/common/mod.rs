@@ -12,14 +12,25 @@ use tlbsan::sim::Machine;
 
 pub const ASID: Asid = Asid::new(7);
 
+#[cfg(not(loom))]
 thread_local! {
     /// The PE that this thread plays.
     static PE: Cell<usize> = const { Cell::new(0) };
 }
+// The model checker's threads share one of the system's.
+#[cfg(loom)]
+loom::thread_local! {
+    static PE: Cell<usize> = Cell::new(0);
+}
 
 /// From now on this thread is that PE.
 pub fn be(pe: usize) {
-    PE.set(pe);
+    PE.with(|at| at.set(pe));
+}
+
+/// The PE that this thread plays.
+fn pe() -> usize {
+    PE.with(Cell::get)
 }
 
 /// A witness: a thread plays one PE at a time, and changes only between statements.
@@ -119,16 +130,16 @@ impl Board {
 // SAFETY: the machine's memory is what its walkers read; one lock makes each access atomic.
 unsafe impl TableMemory for Board {
     fn load(&self, entry: PhysAddr) -> u64 {
-        self.machine().load(PE.get(), entry.bits())
+        self.machine().load(pe(), entry.bits())
     }
     fn store(&self, entry: PhysAddr, value: u64) {
-        self.machine().store(PE.get(), entry.bits(), value);
+        self.machine().store(pe(), entry.bits(), value);
     }
     fn store_release(&self, entry: PhysAddr, value: u64) {
         self.store(entry, value);
     }
     fn compare_exchange(&self, entry: PhysAddr, old: u64, new: u64) -> Result<(), u64> {
-        self.machine().compare_exchange(PE.get(), entry.bits(), old, new).map(|_| ())
+        self.machine().compare_exchange(pe(), entry.bits(), old, new).map(|_| ())
     }
 }
 
@@ -153,16 +164,16 @@ unsafe impl FrameAllocator for Board {
 unsafe impl Issue for Board {
     fn tlbi(&self, op: Op) {
         if !self.is_dropped(op.to_string()) {
-            self.machine().tlbi(PE.get(), op);
+            self.machine().tlbi(pe(), op);
         }
     }
     fn dsb(&self, dsb: Dsb) {
         if !self.is_dropped(dsb.to_string()) {
-            self.machine().dsb(PE.get(), dsb);
+            self.machine().dsb(pe(), dsb);
         }
     }
     fn isb(&self) {
-        self.machine().isb(PE.get());
+        self.machine().isb(pe());
     }
 }
 

@@ -10,6 +10,7 @@ use crate::event::{AccessKind, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, Registers, STAGE2};
 use crate::report::{self, Accessed, Violation};
+use crate::residue::Settled;
 use crate::rules::stale_access::{gives, not_synchronised};
 use crate::walk::{Walk, walk};
 use tlbsan_hint::{Cause, Kind};
@@ -40,6 +41,11 @@ impl Model {
         self.condemned.push_back(condemned);
     }
 
+    /// Everything of these spaces is gone from every PE: what was said about it explains no access any more.
+    pub(super) fn pardon(&mut self, spaces: &[Space]) {
+        self.condemned.retain(|gone| !spaces.contains(&gone.space));
+    }
+
     pub(super) fn accessed<W: World>(&mut self, now: &mut Now<'_, W>, va: u64, pa: u64, kind: AccessKind, el: u8) {
         let state = &self.pes[now.event.pe];
         let host = state.effective.is_host();
@@ -62,9 +68,13 @@ impl Model {
             None => return,
         };
         self.summary.accesses += 1;
+        if let Some((entry, tables)) = self.not_synchronised(now, &loaded, stage2, va, kind) {
+            return self.stale_access(now, &loaded, Accessed { va, used: pa, tables }, Some(entry));
+        }
         if !stage2 && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
             return;
         }
+        let state = &self.pes[now.event.pe];
         let by_memory = by_memory(now.world, &state.effective, places, va);
         // A source may use registers at once that are written and not in effect yet.
         let by_written = self::by_memory(now.world, &state.written, places, va);
@@ -74,7 +84,34 @@ impl Model {
         if self.is_explained(now.event.pe, &loaded, stage2, va, pa) {
             return;
         }
-        self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, kind);
+        self.summary.mismatched += 1;
+        self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, None);
+    }
+
+    /// R6: what the PE's own invalidation removed there and, without a context synchronisation event since, this very access
+    /// might have used all the same. Said once for each entry. Under stage 2 nobody knows where the old entry led.
+    fn not_synchronised<W: World>(
+        &mut self,
+        now: &Now<'_, W>,
+        loaded: &Loaded,
+        stage2: bool,
+        va: u64,
+        kind: AccessKind,
+    ) -> Option<(Settled, Option<u64>)> {
+        let pe = now.event.pe;
+        let own = self.residues.unsynchronised(pe);
+        if own.is_empty() || stage2 {
+            return None;
+        }
+        let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
+        let tables = self.by_shadow(loaded, va).output();
+        let va = loaded.root.first_va().wrapping_add(loaded.root.offset(va)?);
+        let settled = not_synchronised(own, fetch, ets2, va, tables).cloned()?;
+        if settled.space != loaded.root.space {
+            return None;
+        }
+        self.residues.forget_unsynchronised(pe, settled.slot);
+        Some((settled, tables))
     }
 
     fn by_shadow(&self, loaded: &Loaded, va: u64) -> Walk {
@@ -112,14 +149,17 @@ impl Model {
         })
     }
 
-    fn stale_access<W: World>(&mut self, now: &mut Now<'_, W>, loaded: &Loaded, access: Accessed, kind: AccessKind) {
+    fn stale_access<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        loaded: &Loaded,
+        access: Accessed,
+        settled: Option<Settled>,
+    ) {
         let pe = now.event.pe;
         let Accessed { va, used, tables } = access;
         let Some(offset) = loaded.root.offset(va) else { return };
         let canonical = loaded.root.first_va().wrapping_add(offset);
-        let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
-        let own = self.residues.unsynchronised(pe);
-        let settled = not_synchronised(own, fetch, ets2, canonical, used).cloned();
         let site = now.site();
         let address = |pa: Option<u64>| report::Descriptor {
             bits: pa.unwrap_or(0),
@@ -147,6 +187,9 @@ impl Model {
             violation.old = report::Descriptor { bits: gone.bits, text: gone.entry.to_string() };
             violation.removed = (*gone.removed).clone();
             entry = Some(gone.entry);
+        }
+        if let Some(context) = self.shadow.find(&loaded.root) {
+            violation.ways.after = self.way_down(context, canonical, 3);
         }
         // The next access to the same page tells nothing new.
         let leaf = entry.unwrap_or_else(|| whole_page(used & !(page - 1)));

@@ -6,7 +6,7 @@ use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
-use crate::report;
+use crate::report::{self, Step, Ways};
 use crate::residue::Tag;
 use crate::rules::asid;
 use crate::rules::live_change::changed_attribute;
@@ -45,13 +45,18 @@ impl Model {
     /// Registers are in effect, or the exception level has changed: what is walked now?
     pub(super) fn reload<W: World>(&mut self, now: &mut Now<'_, W>) {
         let pe = now.event.pe;
-        // While EL2 runs it prepares EL1&0 for whom it will enter: judged upon entry.
         let below_el2 = self.pes[pe].el < 2;
         for place in 0..PLACES {
+            let registers = self.pes[pe].effective;
             if !below_el2 && !EL2.contains(&place) {
+                // While EL2 runs it prepares EL1&0 for whom it will enter: judged upon entry. What it has put away is walked no
+                // more.
+                let current = registers.loaded(place).ok().flatten();
+                if let Some(gone) = self.pes[pe].loaded[place].take_if(|loaded| current != Some(*loaded)) {
+                    self.unload(&gone, pe);
+                }
                 continue;
             }
-            let registers = self.pes[pe].effective;
             let next = registers.loaded(place).and_then(|next| match next {
                 Some(loaded) if EL10.contains(&place) => stays_in_place(now.world, &registers, loaded),
                 next => Ok(next),
@@ -64,9 +69,8 @@ impl Model {
             if previous == next {
                 continue;
             }
-            if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
-                self.shadow.unload(id, pe, self.summary.events);
-                self.shadow.rest(id);
+            if let Some(previous) = previous {
+                self.unload(&previous, pe);
             }
             if let Some(next) = next {
                 self.load(now, &next, place);
@@ -74,6 +78,13 @@ impl Model {
         }
         self.check_attributes(now, 0, EL10[0], Sysreg::MairEl1);
         self.check_attributes(now, 1, EL2[0], Sysreg::MairEl2);
+    }
+
+    fn unload(&mut self, previous: &Loaded, pe: usize) {
+        if let Some(id) = self.shadow.find(&previous.root) {
+            self.shadow.unload(id, pe, self.time);
+            self.shadow.rest(id);
+        }
     }
 
     fn load<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
@@ -135,6 +146,10 @@ impl Model {
         };
         let (old, entry) = describe(root.table);
         let (new, _) = describe(next.root.table);
+        let step = |root: &crate::machine::Root, entry: &report::Descriptor| {
+            vec![Step { level: root.geometry.start_level, table: root.table, index: clash.index, entry: entry.clone() }]
+        };
+        let ways = Ways { before: step(&root, &old), after: step(&next.root, &new) };
         let site = now.site();
         let cause = self.why_held(root.space, next.asid, clash.pes);
         self.verdict(report::Violation {
@@ -150,6 +165,7 @@ impl Model {
             old,
             new,
             removed: (*site).clone(),
+            ways,
             ..super::verdicts::blank(&site)
         });
     }
@@ -259,17 +275,7 @@ impl Model {
 
     /// R3: after a completed invalidation of its identifier, a PE holds only what it has loaded.
     pub(super) fn end_contexts<W: World>(&mut self, world: &mut W, effect: &Effect) {
-        let (spaces, asid): (Vec<Space>, Option<u16>) = match effect.selection {
-            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
-            Selection::Everything => (self.shadow.spaces(), None),
-            Selection::EveryVmid => {
-                let all = self.shadow.spaces().into_iter();
-                (all.filter(|space| matches!(space, Space::El10(_) | Space::Stage2(_))).collect(), None)
-            }
-            Selection::BothStages(vmid) => (vec![Space::El10(vmid), Space::Stage2(vmid)], None),
-            Selection::Space(space) => (vec![space], None),
-            Selection::Asid(space, asid) => (vec![space], Some(asid)),
-        };
+        let Some((spaces, asid)) = self.ended_by(effect) else { return };
         for (pe, state) in self.pes.iter_mut().enumerate() {
             for which in affected(effect) {
                 if effect.reach >> pe & 1 != 0 {
@@ -277,6 +283,9 @@ impl Model {
                     state.mair[which] = None;
                 }
             }
+        }
+        if asid.is_none() && effect.reach == PeSet::MAX {
+            self.pardon(&spaces);
         }
         let ids: Vec<usize> = spaces.iter().flat_map(|space| self.shadow.contexts_of(*space)).copied().collect();
         for id in ids {
@@ -286,8 +295,32 @@ impl Model {
                     tag.invalidated(effect.reach, effect.time);
                 }
             }
+            if asid.is_none() {
+                context.globals.invalidated(effect.reach, effect.time);
+            }
             self.end_context(world, id);
         }
+    }
+
+    /// The spaces whose contexts an invalidation may end, and the ASID if it is for one; `None`: it is no wide one.
+    pub(super) fn ended_by(&self, effect: &Effect) -> Option<(Vec<Space>, Option<u16>)> {
+        Some(match effect.selection {
+            Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return None,
+            Selection::Everything => (self.shadow.spaces(), None),
+            Selection::EveryVmid => {
+                let all = self.shadow.spaces().into_iter();
+                (all.filter(|space| matches!(space, Space::El10(_) | Space::Stage2(_))).collect(), None)
+            }
+            Selection::BothStages(vmid) => (vec![Space::El10(vmid), Space::Stage2(vmid)], None),
+            Selection::Space(space) => (vec![space], None),
+            Selection::Asid(space, asid) => (vec![space], Some(asid)),
+        })
+    }
+
+    /// Whether some PE that it reaches has UNKNOWN entries of a regime that it covers.
+    pub(super) fn ends_unknown(&self, effect: &Effect) -> bool {
+        let reached = self.pes.iter().enumerate().filter(|(pe, _)| effect.reach >> pe & 1 != 0);
+        reached.into_iter().any(|(_, pe)| affected(effect).any(|which| pe.unknown[which] != Unknown::No))
     }
 
     /// Takes a context for one that some PEs hold nothing of any more under a tag.
@@ -308,12 +341,15 @@ impl Model {
         self.end_context(world, id);
     }
 
-    /// Forgets a context that no PE holds.
+    /// Forgets a context of which no PE holds anything.
     fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
         let Some(context) = self.shadow.context_mut(id) else { return };
         context.tags.retain(|tag| tag.held != 0);
-        if context.tags.is_empty() {
-            let root = context.root.table;
+        if !context.tags.is_empty() {
+            return;
+        }
+        let (root, globals) = (context.root.table, context.globals.held);
+        if globals == 0 || !self.shadow.has_globals(id) {
             self.shadow.drop_context(id);
             self.unlink(world, root, Parent::Root(id));
         }

@@ -7,8 +7,10 @@
 
 mod access;
 mod contexts;
+mod cost;
 mod tables;
 mod verdicts;
+mod ways;
 
 use crate::blind::{Blind, Blindfold, Sight};
 use crate::case::Window;
@@ -17,7 +19,7 @@ use crate::descriptor::{Descriptor, Leaf, Table};
 use crate::effect::{Effect, Selection};
 use crate::event::{Event, What, World};
 use crate::geometry::{Geometry, Space};
-use crate::hash::FastSet;
+use crate::hash::{FastMap, FastSet};
 use crate::machine::{EL10, MAX_PES, Pe};
 use crate::report::{Blinded, Record, STREAM_VERSION, Severity, Site, Summary};
 use crate::residue::{MAX_OPEN, Residues};
@@ -37,6 +39,8 @@ pub struct Config {
     pub ignore_hints: bool,
     /// Make a record of every violation, and not of the first from each place in the code only.
     pub tell_all: bool,
+    /// Keep account of what invalidations are spent on, by call site. Takes a stack at each.
+    pub cost: bool,
     /// What the model is kept from seeing, as a test of its sight.
     pub blind: Blind,
 }
@@ -55,12 +59,23 @@ pub struct Model {
     /// Translations that a verdict was given about: where accesses went by them, nothing more is said.
     condemned: VecDeque<access::Condemned>,
     case: Option<Window>,
-    told: FastSet<(Kind, Cause, u64, u64)>,
+    told: FastMap<(Severity, Kind, Cause, u64, u64), Told>,
     remarked: FastSet<(Severity, u64)>,
     noticed: FastSet<String>,
+    /// What was spent, if asked for.
+    ledger: Option<Box<cost::Ledger>>,
+    /// Number of the event being handled.
+    time: u64,
     summary: Summary,
     records: Vec<Record>,
     blindfold: Blindfold,
+}
+
+/// A violation that has a record.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    number: u64,
+    repeats: u64,
 }
 
 /// Places in the code of which a verdict or remark was told; when there are more, they are counted only.
@@ -74,6 +89,7 @@ const MAX_WIDE_TLBIS: usize = 4096;
 struct Now<'a, W> {
     world: &'a mut W,
     event: &'a Event,
+    time: u64,
     label: Option<Arc<str>>,
     site: OnceCell<Arc<Site>>,
 }
@@ -83,7 +99,8 @@ impl<W: World> Now<'_, W> {
     fn site(&self) -> Arc<Site> {
         let make = || {
             let Event { pe, pc, .. } = *self.event;
-            Arc::new(Site { pe, pc, stack: self.world.stack(), label: self.label.as_deref().map(str::to_owned) })
+            let label = self.label.as_deref().map(str::to_owned);
+            Arc::new(Site { pe, pc, stack: self.world.stack(), label, at: self.time })
         };
         Arc::clone(self.site.get_or_init(make))
     }
@@ -154,9 +171,11 @@ impl Model {
             wide_tlbis: Vec::new(),
             condemned: VecDeque::new(),
             case: None,
-            told: FastSet::default(),
+            told: FastMap::default(),
             remarked: FastSet::default(),
             noticed: FastSet::default(),
+            ledger: config.cost.then(Box::default),
+            time: 0,
             summary: Summary::default(),
             records: vec![Record::Start { version: STREAM_VERSION }],
             blindfold: Blindfold::new(config.blind),
@@ -165,8 +184,9 @@ impl Model {
 
     /// Takes one event.
     pub fn event<W: World>(&mut self, world: &mut W, event: &Event) {
-        self.summary.events += 1;
-        self.residues.at_event(self.summary.events);
+        self.time += 1;
+        self.summary.events += u64::from(!matches!(event.what, What::Reset | What::Id(..) | What::El(_)));
+        self.residues.at_event(self.time);
         let pe = event.pe;
         if pe >= MAX_PES {
             self.notice(format!("PE {pe} and above are not followed: the model knows {MAX_PES}"));
@@ -177,18 +197,18 @@ impl Model {
             self.common_features();
         }
         let label = self.pes[pe].label.clone();
-        let mut now = Now { world, event, label, site: OnceCell::new() };
+        let mut now = Now { world, event, time: self.time, label, site: OnceCell::new() };
         match event.what {
             What::Store { pa, size } => self.stored(&mut now, pa, size, size > 8),
             What::Zero { pa, size } => self.stored(&mut now, pa, size, true),
             What::Load { pa, size } => self.loaded(&mut now, pa, size),
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
-                let effect = Effect::new(op, pe, &self.pes[pe], self.summary.events);
+                let effect = Effect::new(op, pe, &self.pes[pe], self.time);
                 let seen = match self.blindfold.tlbi(op) {
                     Sight::Clear => Some(effect),
                     Sight::Not => None,
-                    Sight::As(op) => Some(Effect::new(op, pe, &self.pes[pe], self.summary.events)),
+                    Sight::As(op) => Some(Effect::new(op, pe, &self.pes[pe], self.time)),
                 };
                 if seen != Some(effect) {
                     self.withhold(&effect, seen.as_ref(), event.pc);
@@ -199,7 +219,7 @@ impl Model {
             }
             What::UnknownTlbi(insn) => {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
-                self.tlbi(&mut now, &Effect::everything(pe, self.summary.events));
+                self.tlbi(&mut now, &Effect::everything(pe, self.time));
             }
             What::Dsb(dsb) => match self.blindfold.dsb() {
                 Sight::Clear | Sight::As(_) => self.dsb(&mut now, dsb),
@@ -237,6 +257,12 @@ impl Model {
     pub fn finish(&mut self) {
         (self.summary.opened, self.summary.cleaned) = self.residues.counts();
         self.summary.tlbis = self.residues.tlbis();
+        let mut repeats: Vec<Told> = self.told.values().copied().filter(|told| told.repeats > 0).collect();
+        repeats.sort_unstable_by_key(|told| told.number);
+        let repeats = repeats.into_iter().map(|told| Record::Repeats { violation: told.number, more: told.repeats });
+        self.records.extend(repeats);
+        let spent = self.ledger.as_mut().map_or(Vec::new(), |ledger| ledger.take());
+        self.records.extend(spent.into_iter().map(|cost| Record::Cost(Box::new(cost))));
         self.records.push(Record::End(self.summary.clone()));
     }
 
@@ -264,6 +290,7 @@ impl Model {
     // ---- instructions ----------------------------------------------------------------------------------------------
 
     fn tlbi<W: World>(&mut self, now: &mut Now<'_, W>, effect: &Effect) {
+        self.spend(now, effect);
         self.residues.tlbi(effect, &self.shadow, || now.site());
         match effect.selection {
             Selection::Addresses { space: Space::El10(vmid), first, size, .. } => {
@@ -299,7 +326,7 @@ impl Model {
     }
 
     fn blinded(&mut self, pe: usize, pc: u64, what: String) {
-        self.records.push(Record::Blinded(Blinded { event: self.summary.events, what, pe, pc }));
+        self.records.push(Record::Blinded(Blinded { event: self.time, what, pe, pc }));
     }
 
     /// An operation by VA removes combined entries as well: those of the intermediate addresses that stage 1 gives now.
@@ -311,7 +338,8 @@ impl Model {
         }
         for page in (0..size.min(MAX_PAGES << 12)).step_by(1 << 12) {
             let va = first.wrapping_add(page);
-            let halves = EL10.map(|place| self.pes[effect.issuer].loaded[place]);
+            // By the registers: at EL2 they may name a guest that the PE is not in.
+            let halves = EL10.map(|place| self.pes[effect.issuer].effective.loaded(place).ok().flatten());
             let (first, size) = match halves.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
                 Some(loaded) => {
                     let entry = |table, index: usize| self.shadow.table(table)?.entries.get(index).copied();
@@ -329,6 +357,9 @@ impl Model {
 
     fn dsb<W: World>(&mut self, now: &mut Now<'_, W>, dsb: Dsb) {
         let pe = now.event.pe;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end_run(pe);
+        }
         for (id, residue) in self.residues.dsb(pe, dsb) {
             self.closed(now.world, id, &residue);
         }

@@ -9,7 +9,7 @@ use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
-use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, TablePage, WATCHED};
+use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
 use tlbsan_hint::Kind;
 
 /// A slot of a table that has just changed.
@@ -22,6 +22,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// What `bits` in it say, whether or not the access flag lets a TLB hold that.
+    fn aged(self, bits: u64) -> Descriptor {
+        Descriptor::decode(bits, self.level, &Geometry { hw_access_flag: true, ..self.geometry })
+    }
+
     pub(super) fn pa(self) -> u64 {
         self.table.wrapping_add(self.index as u64 * 8)
     }
@@ -35,6 +40,8 @@ struct Cut {
     /// The table residue above it.
     through: Option<ResidueId>,
     writer: Option<usize>,
+    /// PEs that may still come there.
+    pes: PeSet,
 }
 
 impl Model {
@@ -94,23 +101,24 @@ impl Model {
         let (before, bits) = (table.descriptor(index), table.entries[index]);
         table.entries[index] = new;
         let after = table.descriptor(index);
+        let leading_here = table.leading_here();
+        // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
+        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
+            let stale = self.leading_from_elsewhere(&leading_here, base);
+            self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        }
         if before == after {
             return; // software bits
         }
-        let leading_here = table.leading_here();
+        if !after.is_cacheable() {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
         let (spans, more) = self.shadow.spans(base, index);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
-        }
-        // It was linked at another place before, and walkers that still come from there find this entry.
-        if new & 1 != 0 {
-            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
-            self.verdicts(now, Kind::Reused, stale, new, Some(after));
-        } else {
-            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
         }
 
         let next = |entry| match entry {
@@ -124,11 +132,11 @@ impl Model {
         let goes_on =
             before.is_cacheable() && !gone && (change == Change::None || !(leaves.is_some() || enters.is_some()));
         if !goes_on && let Some(table) = self.shadow.table_mut(base) {
-            table.since[index] = self.summary.events;
+            table.since[index] = self.time;
         }
+        let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
             for span in &spans {
-                let cut = Cut { slot: slot.pa(), through: None, writer };
                 let id = self.open(now, slot, *span, bits, before, cut);
                 if let Some(table) = leaves {
                     self.cut_off(now, table, *span, Cut { through: id, ..cut });
@@ -141,6 +149,9 @@ impl Model {
                 self.still_hold(span.context, holders.iter().fold(0, |set, (_, pes)| set | pes));
                 if live_change::is_broken(change, &before, &holders) {
                     self.live_change(now, slot, *span, (bits, before), (new, after));
+                }
+                if let Some(table) = leaves {
+                    self.cut_off_below_stale(now, table, *span, cut);
                 }
             }
         }
@@ -158,14 +169,7 @@ impl Model {
     }
 
     /// What a newly valid entry means for what is stale.
-    fn became_valid<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        slot: Slot,
-        spans: Vec<Span>,
-        new: u64,
-        after: Descriptor,
-    ) {
+    fn became_valid<W: World>(&mut self, now: &mut Now<'_, W>, slot: Slot, spans: Spans, new: u64, after: Descriptor) {
         for span in spans {
             if self.residues.is_empty() {
                 return;
@@ -184,9 +188,10 @@ impl Model {
 
     /// What `pes` have cached is right again: they are taken to hold what is in the tables now, as if they had just left.
     fn still_hold(&mut self, context: ContextId, pes: PeSet) {
-        let time = self.summary.events;
+        let time = self.time;
         if let Some(context) = self.shadow.context_mut(context) {
-            context.tags.iter_mut().for_each(|tag| tag.stayed_until(pes & tag.held, time));
+            let tags = context.tags.iter_mut().chain([&mut context.globals]);
+            tags.for_each(|tag| tag.stayed_until(pes & tag.held, time));
         }
     }
 
@@ -200,15 +205,17 @@ impl Model {
         self.shadow.table(base).is_none()
     }
 
-    /// Whether a table residue leads to `base` from a place in an address space where it is no longer linked.
-    fn leads_from_elsewhere(&self, id: ResidueId, base: u64) -> bool {
-        let (Some(residue), Some(table)) = (self.residues.get(id), self.shadow.table(base)) else { return false };
-        let what = &residue.what;
-        let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
-        !table.parents.iter().any(|parent| match *parent {
-            Parent::Root(_) => false,
-            Parent::Slot { table, index } => self.shadow.spans(table, index).0.iter().any(here),
-        })
+    /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
+    fn leading_from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
+        if leading_here.is_empty() {
+            return Vec::new();
+        }
+        let (places, more) = self.shadow.spans(base, 0);
+        let elsewhere = |id: &ResidueId| {
+            let place = self.residues.get(*id).map(|residue| (residue.what.context, residue.what.start));
+            !more && place.is_some_and(|place| !places.iter().any(|span| (span.context, span.start) == place))
+        };
+        leading_here.iter().copied().filter(elsewhere).collect()
     }
 
     /// A store to a table that no root reaches any more.
@@ -292,7 +299,7 @@ impl Model {
         }
         let load = |index: u64| now.world.load(base.wrapping_add(index * 8)).unwrap_or(0);
         let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
-        let since = vec![self.summary.events; entries.len()].into();
+        let since = vec![self.time; entries.len()].into();
         let size = entries.len() as u64 * 8;
         let parents = vec![parent];
         let table =
@@ -366,6 +373,27 @@ impl Model {
         }
     }
 
+    /// A table has been replaced in place, and that was told. What older table entries below it still lead to is stale all
+    /// the same, and no part of that mistake.
+    fn cut_off_below_stale<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
+        let Some(table) = self.shadow.table(base) else { return };
+        let leads = |id: &ResidueId| {
+            let what = &self.residues.get(*id)?.what;
+            ((what.context, what.start) == (span.context, span.start)).then_some(*id)
+        };
+        if let Some(id) = table.leading_here().iter().find_map(leads) {
+            let pes = self.residues.get(id).map_or(0, Residue::pes);
+            return self.cut_off(now, base, span, Cut { through: Some(id), pes, ..cut });
+        }
+        let (level, shift) = (table.level, table.geometry.shift(table.level));
+        for (index, child) in table.children().collect::<Vec<_>>() {
+            if self.shadow.table(child).is_some_and(|child| child.level == level + 1) {
+                let start = span.start.wrapping_add((index as u64) << shift);
+                self.cut_off_below_stale(now, child, Span { start, ..span }, cut);
+            }
+        }
+    }
+
     fn open<W: World>(
         &mut self,
         now: &mut Now<'_, W>,
@@ -375,7 +403,9 @@ impl Model {
         entry: Descriptor,
         cut: Cut,
     ) -> Option<ResidueId> {
-        let holders = self.shadow.holders(span.context, &entry, span.since);
+        let mut holders = self.shadow.holders(span.context, &entry, span.since);
+        holders.iter_mut().for_each(|(_, pes)| *pes &= cut.pes);
+        holders.retain(|(_, pes)| *pes != 0);
         if holders.is_empty() {
             return None;
         }

@@ -2,22 +2,23 @@
 
 use super::access::Condemned;
 use super::tables::Slot;
-use super::{MAX_TOLD, Model, Now};
+use super::{MAX_TOLD, Model, Now, Told};
 use crate::descriptor::Descriptor;
 use crate::effect::Effect;
-use crate::event::World;
+use crate::event::{Event, What, World};
 use crate::geometry::Space;
-use crate::machine::pes;
-use crate::report::{self, Record, Remark, Severity, Site, Verdict, Violation};
-use crate::residue::{ResidueId, Tag};
+use crate::machine::{PeSet, pes};
+use crate::report::{self, Claim, Record, Remark, Severity, Site, Verdict, Violation, Ways};
+use crate::residue::{Removed, ResidueId, Tag};
 use crate::shadow::Span;
 use std::sync::Arc;
-use tlbsan_hint::{Cause, Kind};
+use tlbsan_hint::{Cause, Hint, Kind};
 
 /// A violation of which everything is still to be said.
 pub(super) fn blank(trigger: &Arc<Site>) -> Violation {
     let nothing = || report::Descriptor { bits: 0, text: Descriptor::Nothing.to_string() };
     Violation {
+        number: 0,
         case: None,
         kind: Kind::Remade,
         cause: Cause::NoInvalidation,
@@ -37,6 +38,9 @@ pub(super) fn blank(trigger: &Arc<Site>) -> Violation {
         more_attempts: 0,
         times: 1,
         accessed: None,
+        claim: None,
+        ways: Ways::default(),
+        suppressed: None,
     }
 }
 
@@ -68,6 +72,8 @@ impl Model {
             let Some(residue) = self.residues.get(id) else { continue };
             let (cause, attempts, more_attempts) = self.residues.explain(residue);
             let what = &residue.what;
+            let first = self.config.tell_all || stories.iter().all(|story| story.cause != cause);
+            let ways = if first { self.ways_of(residue) } else { Ways::default() };
             let violation = Violation {
                 kind,
                 cause,
@@ -84,6 +90,8 @@ impl Model {
                 removed: (*residue.removed).clone(),
                 attempts,
                 more_attempts,
+                claim: claim(now.event),
+                ways,
                 ..blank(&now.site())
             };
             if severity == Severity::Error {
@@ -109,10 +117,28 @@ impl Model {
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
         for child in children {
-            if self.residues.get(child).is_some_and(|residue| residue.what.through == Some(id)) {
-                self.retire_with_children(now, child, cause);
+            let Some((what, pes)) = self.residues.get(child).map(|residue| (residue.what, residue.pes())) else {
+                continue;
+            };
+            if what.through != Some(id) {
+                continue;
+            }
+            match self.another_way(&what, pes) {
+                Some(other) => self.residues.hang_on(child, other),
+                None => self.retire_with_children(now, child, cause),
             }
         }
+    }
+
+    /// Another table residue that leads some of `pes` to what was removed: one of an older entry for the same table.
+    fn another_way(&self, what: &Removed, pes: PeSet) -> Option<ResidueId> {
+        let table = self.shadow.table(what.table)?;
+        let start = what.start.wrapping_sub((what.index as u64) << what.shift());
+        let leads = |id: &ResidueId| {
+            let above = self.residues.get(*id).filter(|above| above.pes() & pes != 0);
+            above.is_some_and(|above| (above.what.context, above.what.start) == (what.context, start))
+        };
+        table.leading_here().into_iter().find(leads)
     }
 
     pub(super) fn live_change<W: World>(
@@ -126,6 +152,10 @@ impl Model {
         let holders = self.shadow.holders(span.context, &old.1, span.since);
         let size = slot.geometry.size(slot.level);
         let site = now.site();
+        let mut before = self.way_to(span.context, span.start, slot.table);
+        let mut after = before.clone();
+        before.push(slot.step(describe(old.0, old.1)));
+        after.push(slot.step(describe(new.0, new.1)));
         self.condemn(Condemned::new(span.space, span.start, size, old.1));
         self.verdict(Violation {
             kind: Kind::LiveChange,
@@ -140,6 +170,7 @@ impl Model {
             old: describe(old.0, old.1),
             new: describe(new.0, new.1),
             removed: (*site).clone(),
+            ways: Ways { before, after },
             ..blank(&site)
         });
     }
@@ -163,20 +194,29 @@ impl Model {
         story.case = self.case.as_ref().map(|case| case.id);
         let place = story.case.unwrap_or(u64::MAX);
         // The same mistake in another case is another story.
-        let key = (story.kind, story.cause, story.trigger.pc ^ place.rotate_left(32), story.removed.pc);
-        // A stream that grows with every repetition would fill a disk.
-        let known = !self.config.tell_all && (self.told.contains(&key) || self.told.len() >= MAX_TOLD);
-        if !known && self.told.len() < MAX_TOLD {
-            self.told.insert(key);
+        let key = (story.severity, story.kind, story.cause, story.trigger.pc ^ place.rotate_left(32), story.removed.pc);
+        let error = story.severity == Severity::Error;
+        self.summary.remarks += u64::from(!error);
+        if let Some(told) = self.told.get_mut(&key).filter(|_| !self.config.tell_all) {
+            if error {
+                told.repeats += 1;
+                self.summary.repeats += 1;
+            }
+            return;
         }
-        match (story.severity == Severity::Error, known) {
-            (true, true) => self.summary.repeats += 1,
-            (true, false) => self.summary.violations += 1,
-            (false, _) => self.summary.remarks += 1,
+        if self.told.len() >= MAX_TOLD && !self.config.tell_all {
+            // A stream that grows with every violation would fill a disk.
+            self.summary.repeats += u64::from(error);
+            return;
         }
-        if !known {
-            self.records.push(Record::Violation(Box::new(story)));
+        if error {
+            self.summary.violations += 1;
+            story.number = self.summary.violations;
         }
+        if self.told.len() < MAX_TOLD {
+            self.told.insert(key, Told { number: story.number, repeats: 0 });
+        }
+        self.records.push(Record::Violation(Box::new(story)));
     }
 
     /// Something that could be better, told once a place in the code.
@@ -213,6 +253,15 @@ fn asids(tags: impl Iterator<Item = Tag>) -> Vec<u16> {
     tags.filter_map(asid).collect()
 }
 
-fn describe(bits: u64, entry: Descriptor) -> report::Descriptor {
+/// The hint that is being judged.
+fn claim(event: &Event) -> Option<Claim> {
+    match event.what {
+        What::Hint(Hint::FrameFreed { pa, size }) => Some(Claim::FrameFreed { pa, size }),
+        What::Hint(Hint::FlushClaimed { start, size, asid }) => Some(Claim::FlushClaimed { start, size, asid }),
+        _ => None,
+    }
+}
+
+pub(super) fn describe(bits: u64, entry: Descriptor) -> report::Descriptor {
     report::Descriptor { bits, text: entry.to_string() }
 }

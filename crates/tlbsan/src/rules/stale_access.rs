@@ -2,8 +2,8 @@
 //!
 //! Between the store that removes an entry and the completed invalidation an access may use the old or the new one (R7):
 //! what an open residue explains is legal. After the PE's own invalidation, without a context synchronisation event in
-//! between, it is the kernel's mistake, unless FEAT_ETS2 orders data accesses (R6); instruction fetches are never ordered.
-//! What neither explains should not be: a change that the checker did not see, or an emulator that went wrong.
+//! between, its next access might use the old one still, whatever it used this time: that is the kernel's mistake, unless
+//! FEAT_ETS2 orders data accesses (R6); instruction fetches are never ordered. What neither explains should not be: a change that the checker did not see, or an emulator that went wrong.
 
 use crate::descriptor::Descriptor;
 use crate::residue::Settled;
@@ -17,10 +17,20 @@ pub fn gives(entry: &Descriptor, start: u64, size: u64, va: u64, pa: u64) -> boo
     }
 }
 
-/// The invalidation of its own that the PE should have synchronised before this access.
-pub fn not_synchronised(settled: &[Settled], is_fetch: bool, ets2: bool, va: u64, pa: u64) -> Option<&Settled> {
+/// The PE's own invalidation that this access should have been synchronised after: the old entry leads elsewhere than the
+/// tables, which translate `va` to `tables` now.
+pub fn not_synchronised(
+    settled: &[Settled],
+    is_fetch: bool,
+    ets2: bool,
+    va: u64,
+    tables: Option<u64>,
+) -> Option<&Settled> {
     if ets2 && !is_fetch {
         return None;
     }
-    settled.iter().find(|gone| gives(&gone.entry, gone.start, gone.size, va, pa))
+    // The same address with other permissions or attributes: whichever entry was used, the access went where it should.
+    let led_there = |gone: &Settled| tables.is_some_and(|pa| gives(&gone.entry, gone.start, gone.size, va, pa));
+    let is_leaf = |gone: &Settled| matches!(gone.entry, Descriptor::Leaf(_));
+    settled.iter().find(|gone| va.wrapping_sub(gone.start) < gone.size && is_leaf(gone) && !led_there(gone))
 }

@@ -148,11 +148,11 @@ impl<R: Read> Replay<R> {
         if crc(&header[..HEADER - 4]).to_le_bytes() != header[HEADER - 4..] {
             return Err(TraceError { offset: 0, wrong: Wrong::Damaged });
         }
-        if header[10] & !3 != 0 || header[11] != 0 {
+        if header[10] & !7 != 0 || header[11] != 0 {
             return Err(TraceError { offset: 10, wrong: Wrong::Malformed("an unknown setting") });
         }
-        let (ignore_hints, tell_all) = (header[10] & 1 != 0, header[10] & 2 != 0);
-        let config = Config { ignore_hints, tell_all, ..Config::default() };
+        let set = |bit: u8| header[10] >> bit & 1 != 0;
+        let config = Config { ignore_hints: set(0), tell_all: set(1), cost: set(2), ..Config::default() };
         Ok(Self {
             source,
             config,
@@ -385,6 +385,7 @@ impl<R: Read> Replay<R> {
                     0 => IdRegister::Mmfr0,
                     1 => IdRegister::Mmfr1,
                     2 => IdRegister::Mmfr2,
+                    3 => IdRegister::Isar0,
                     _ => return Err("no ID register"),
                 };
                 What::Id(register, take(bytes).ok_or(NUMBER)?)

@@ -71,7 +71,9 @@ impl<W: Write> Recorder<W> {
     pub fn new(mut out: W, config: &Config) -> io::Result<Self> {
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
-        header.extend([u8::from(config.ignore_hints) | u8::from(config.tell_all) << 1, 0]);
+        let settings = [config.ignore_hints, config.tell_all, config.cost];
+        let settings = settings.iter().rev().fold(0, |bits, set| bits << 1 | u8::from(*set));
+        header.extend([settings, 0]);
         header.extend(crc(&header).to_le_bytes());
         out.write_all(&header)?;
         Ok(Self {
@@ -282,6 +284,7 @@ impl<W: Write> Recorder<W> {
                     IdRegister::Mmfr0 => 0,
                     IdRegister::Mmfr1 => 1,
                     IdRegister::Mmfr2 => 2,
+                    IdRegister::Isar0 => 3,
                 });
                 put(out, value);
                 tag::ID

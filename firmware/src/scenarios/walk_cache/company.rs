@@ -14,17 +14,18 @@
 //!   4  finish
 //! ```
 //!
-//! One core alone plays both: t2 within t1's open change. Where the remedy is to wait, t2's finish waits for t1's, so t1 goes on at
-//! once after step 2.
+//! One core alone plays both: t2 within t1's open change. Where the remedy is to wait, t2's finish waits for t1's; so t1 goes on once
+//! t2 has left, though it has not come back.
 
 use alloc::string::String;
 
-use pgtable::{FrameAllocator, Remedy, fault::Fault};
+use pgtable::{Census, FrameAllocator, Remedy, fault::Fault};
 use tlbsan_hint as hint;
 
 use super::{Billing, LEAF, NEW, OLD, Reads};
 use crate::{
     stage::{OnePe, PAGE, Stage, page},
+    sync::wait_until,
     tamper::Loss,
 };
 
@@ -69,15 +70,18 @@ fn in_company(
             });
         }
         steps.everyone(1, || stage.sees(core, LEAF, OLD));
-        let waits = stage.remedy == Remedy::Wait;
+        let waits = stage.remedy == Remedy::Wait && fault.is_none();
         if core == t1 {
+            let begun = stage.space.census().begun;
             let unmapped =
                 stage.space.change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| {
                     let unmapped = steps.step(2, || edit.unmap(page(LEAF)));
                     if t1 == t2 {
                         meanwhile(stage, core);
-                    } else if !waits {
-                        steps.reach(4);
+                    } else {
+                        // This change and t2's have begun, and one is left.
+                        let t2_left = || stage.space.census() == Census { begun: begun + 2, open: 1 };
+                        wait_until(|| steps.at() == 4 || waits && t2_left());
                     }
                     unmapped
                 });

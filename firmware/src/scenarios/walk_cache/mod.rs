@@ -13,7 +13,7 @@ mod remap;
 use pgtable::fault::Fault;
 use tlbsan_hint::{Cause, Expected, Kind};
 
-use super::{Billing, Form, Judge};
+use super::{Billing, Form, Judge, Need};
 use crate::{
     stage::{BLOCK, PAGE},
     tamper::Loss,
@@ -38,59 +38,62 @@ const fn table(kind: Kind, cause: Cause, va: u64) -> Expected {
     Expected { kind, cause, start: va, size: BLOCK, level: 2 }
 }
 
-use Cause::{LeafOnly, LocalOnly, NoInvalidation, NotCompleted, NotOrdered, WrongAsid, WrongRange};
+use Cause::{LeafOnly, LocalOnly, NoInvalidation, NotCompleted, NotOrdered, NotSynchronised, WrongAsid, WrongRange};
 use Judge::{Cores, Tlbsan};
-use Kind::{Claimed, Remade, Reused};
+use Kind::{Claimed, Remade, Reused, StaleAccess};
+use Need::{NoEts2, NoWaitAlone, TwoCores};
 
 macro_rules! forms {
-    ($($name:literal $judge:ident $cores:literal [$($expected:expr),*] $play:expr;)*) => {
+    ($($name:literal $judge:ident [$($need:expr),*] [$($expected:expr),*] $play:expr;)*) => {
         &[$(Form {
             name: concat!("walk-cache/", $name),
             judge: $judge,
-            cores: $cores,
+            needs: &[$($need),*],
             expected: &[$($expected),*],
             play: $play,
         }),*]
     };
 }
 
-/// The forms: name, who can judge, cores needed, verdicts expected, how it is played.
+/// The forms: name, who can judge, what it needs, verdicts expected, how it is played.
 pub const FORMS: &[Form] = forms! {
-    "correct"                    Cores  1 [] |b| race::play(b, None, Fresh);
-    "lost-freed-tables"          Tlbsan 1 [table(Remade, LeafOnly, A)]
+    "correct"                    Cores  [NoWaitAlone] [] |b| race::play(b, None, Fresh);
+    "lost-freed-tables"          Tlbsan [NoWaitAlone] [table(Remade, LeafOnly, A)]
         |b| race::play(b, Some(Fault::LostFreedTables), Fresh);
-    "gather-record-reset-late"   Cores  1 [table(Remade, NoInvalidation, A), leaf(Remade, NoInvalidation, A)]
+    "gather-record-reset-late"   Cores  [NoWaitAlone] [table(Remade, NoInvalidation, A), leaf(Remade, NoInvalidation, A)]
         |b| race::play(b, Some(Fault::GatherRecordResetLate), Stale);
 
-    "correct-neighbour"          Cores  1 [] |b| company::zap(b, None, Fresh);
-    "unflushed-neighbour"        Cores  1 [leaf(Claimed, NoInvalidation, LEAF)]
+    "correct-neighbour"          Cores  [NoWaitAlone] [] |b| company::zap(b, None, Fresh);
+    "unflushed-neighbour"        Cores  [NoWaitAlone] [leaf(Claimed, NoInvalidation, LEAF)]
         |b| company::zap(b, Some(Fault::UnflushedNeighbour), Stale);
-    "correct-map-over"           Cores  1 [] |b| company::map_over(b, None, Fresh);
-    "map-over-pending"           Cores  1 [leaf(Remade, NoInvalidation, LEAF)]
+    "correct-map-over"           Cores  [] [] |b| company::map_over(b, None, Fresh);
+    "map-over-pending"           Cores  [] [leaf(Remade, NoInvalidation, LEAF)]
         |b| company::map_over(b, Some(Fault::MapOverPending), Stale);
 
-    "correct-table"              Cores  1 [] |b| remap::play(b, A, Loss::Nothing, None, Fresh);
-    "leaf-only-after-table-free" Tlbsan 1 [table(Remade, LeafOnly, A)]
+    "correct-table"              Cores  [] [] |b| remap::play(b, A, Loss::Nothing, None, Fresh);
+    "leaf-only-after-table-free" Tlbsan [] [table(Remade, LeafOnly, A)]
         |b| remap::play(b, A, Loss::Nothing, Some(Fault::LeafOnlyAfterTableFree), Fresh);
-    "tables-freed-before-flush"  Tlbsan 1 [table(Reused, NoInvalidation, A)]
+    "tables-freed-before-flush"  Tlbsan [] [table(Reused, NoInvalidation, A)]
         |b| remap::play(b, A, Loss::Nothing, Some(Fault::TablesFreedBeforeFlush), Fresh);
 
-    "correct-leaf"               Cores  1 [] |b| remap::play(b, LEAF, Loss::Nothing, None, Fresh);
-    "missing-leaf"               Cores  1 [leaf(Remade, NoInvalidation, LEAF)]
+    "correct-leaf"               Cores  [] [] |b| remap::play(b, LEAF, Loss::Nothing, None, Fresh);
+    "missing-leaf"               Cores  [] [leaf(Remade, NoInvalidation, LEAF)]
         |b| remap::play(b, LEAF, Loss::LeafTlbis, None, Stale);
-    "no-dsb-before-tlbi"         Tlbsan 1 [leaf(Remade, NotOrdered, LEAF)]
+    "no-dsb-before-tlbi"         Tlbsan [] [leaf(Remade, NotOrdered, LEAF)]
         |b| remap::play(b, LEAF, Loss::StoreDsbs, None, Fresh);
-    "no-dsb-after-tlbi"          Tlbsan 1 [leaf(Remade, NotCompleted, LEAF)]
+    "no-dsb-after-tlbi"          Tlbsan [] [leaf(Remade, NotCompleted, LEAF)]
         |b| remap::play(b, LEAF, Loss::FullDsbs, None, Fresh);
-    "dsb-ishst-after-tlbi"       Tlbsan 1 [leaf(Remade, NotCompleted, LEAF)]
+    "dsb-ishst-after-tlbi"       Tlbsan [] [leaf(Remade, NotCompleted, LEAF)]
         |b| remap::play(b, LEAF, Loss::FullDsbsWeakened, None, Fresh);
-    "dsb-on-other-core"          Tlbsan 2 [leaf(Remade, NotCompleted, LEAF)]
+    "dsb-on-other-core"          Tlbsan [TwoCores] [leaf(Remade, NotCompleted, LEAF)]
         |b| remap::play(b, LEAF, Loss::FullDsbsElsewhere, None, Fresh);
-    "local-only"                 Cores  2 [leaf(Remade, LocalOnly, LEAF)]
+    "local-only"                 Cores  [TwoCores] [leaf(Remade, LocalOnly, LEAF)]
         |b| remap::play(b, LEAF, Loss::Broadcast, None, Stale);
-    "wrong-asid"                 Tlbsan 1 [leaf(Remade, WrongAsid, LEAF)]
+    "no-isb"                     Tlbsan [NoEts2] [leaf(StaleAccess, NotSynchronised, LEAF)]
+        |b| remap::play(b, LEAF, Loss::Isbs, None, Fresh);
+    "wrong-asid"                 Tlbsan [] [leaf(Remade, WrongAsid, LEAF)]
         |b| remap::play(b, LEAF, Loss::Asid, None, Fresh);
-    "wrong-range"                Cores  1 [leaf(Remade, WrongRange, LEAF)]
+    "wrong-range"                Cores  [] [leaf(Remade, WrongRange, LEAF)]
         |b| remap::play(b, LEAF, Loss::Address, None, Stale);
 };
 

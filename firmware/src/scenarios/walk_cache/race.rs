@@ -23,7 +23,7 @@
 //! ```
 //!
 //! One core alone plays both: t1 within t2's open change, as an interrupt would. Where the remedy is to wait, t1's finish waits for
-//! t2's, so t2 goes on at once after step 3.
+//! t2's; so t2 goes on once t1 has flushed and left, though it has not come back.
 
 use alloc::{format, string::String};
 
@@ -33,6 +33,7 @@ use tlbi::{Level, PhysAddr, VirtAddr};
 use super::{A, Billing, NEW, OLD, Reads, STACK};
 use crate::{
     stage::{OnePe, Stage, page},
+    sync::wait_until,
     tamper::Loss,
 };
 
@@ -68,7 +69,8 @@ pub fn play(billing: &Billing, fault: Option<Fault>, reads: Reads) -> Result<(),
                 everyone_reads_a();
             }
             T2 if stage.remedy == Remedy::Wait => {
-                drop_stack(stage, || ());
+                // t1's change is open, and so is this one: one is left when t1 has flushed.
+                drop_stack(stage, || wait_until(|| stage.space.census().open == 1));
                 everyone_reads_a();
                 steps.step(7, || ());
             }

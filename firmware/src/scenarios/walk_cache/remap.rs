@@ -2,20 +2,21 @@
 //!
 //! ```text
 //!      core 0                                      the last core
-//!   0  map the page (LEAF: and its neighbour)
+//!   0  map the page and its neighbour
 //!   1                                              reads it: the old frame
 //!   2  unmap it: DSB ISHST; TLBI; DSB ISH; ISB
-//!      map it to another frame
+//!      map it to another frame; read it
 //!   3                                              reads it: the new frame
 //! ```
 //!
-//! The page is LEAF, whose table stays, or A, whose table is freed.
+//! The page is LEAF, whose neighbour keeps their level-3 table in use, or A, whose level-3 table is freed, and whose neighbour keeps
+//! the tables above it.
 
 use alloc::{format, string::String};
 
 use pgtable::{FrameAllocator, fault::Fault};
 
-use super::{A, Billing, LEAF, NEW, OLD, Reads, race::table_of};
+use super::{A, Billing, LEAF, NEW, OLD, Reads, STACK, race::table_of};
 use crate::{
     stage::{OnePe, PAGE, Stage, page},
     tamper::{self, Loss},
@@ -33,16 +34,20 @@ pub fn play(billing: &Billing, va: u64, loss: Loss, fault: Option<Fault>, reads:
             stage.pool.scribble(fault == Some(Fault::TablesFreedBeforeFlush));
             steps.step(0, || {
                 stage.map(va, stage.frame(OLD));
-                if va == LEAF {
-                    stage.map(va + PAGE, stage.frame(OLD));
-                }
+                stage.map(if va == LEAF { LEAF + PAGE } else { STACK }, stage.frame(OLD));
             });
         }
         if core == reader {
             steps.step(1, || stage.sees(core, va, OLD));
         }
         if core == 0 {
-            steps.step(2, || unmap_and_map_again(stage, va));
+            steps.step(2, || {
+                unmap_and_map_again(stage, va);
+                if core != reader {
+                    // It has never read the page, but for the frame that is there now.
+                    stage.sees(core, va, NEW);
+                }
+            });
         }
         if core == reader {
             if loss == Loss::FullDsbsElsewhere {

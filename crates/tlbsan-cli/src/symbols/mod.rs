@@ -1,12 +1,26 @@
 //! From addresses to functions and lines.
 //!
-//! Knows ELF and DWARF, through addr2line, and what a path should look like. Where there are no symbols it has no answer, and the
+//! | source                                    | what it gives                                             |
+//! |-------------------------------------------|-----------------------------------------------------------|
+//! | an ELF file                               | functions, and lines where there is DWARF                 |
+//! | System.map, or a copy of /proc/kallsyms   | functions                                                 |
+//! | the running Linux kernel's own table      | functions; and how far KASLR has moved the kernel, so that the others fit |
+//!
+//! The last needs no file: it is looked for in guest memory when the first address wants a name. Where nothing has an answer, the
 //! story shows addresses.
 
+mod kallsyms;
+mod table;
+
 use std::borrow::Cow;
+use std::cell::{Cell, OnceCell};
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use addr2line::Loader;
+use object::{Object, ObjectSymbol};
+use table::Table;
 
 use crate::command::Refusal;
 
@@ -17,6 +31,8 @@ pub(crate) struct Frame {
     pub(crate) function: Option<String>,
     /// The file and the line.
     pub(crate) location: Option<(String, Option<u32>)>,
+    /// Where no line is known: how many bytes behind the function's beginning.
+    pub(crate) offset: Option<u64>,
 }
 
 /// Whoever can name an address.
@@ -25,36 +41,101 @@ pub(crate) trait Names {
     fn frames(&self, pc: u64) -> Vec<Frame>;
 }
 
-/// The ELF files given by `--symbols`.
+/// What `--symbols` names, and the guest's own table.
 #[derive(Default)]
 pub(crate) struct Symbols {
     files: Vec<File>,
+    guest: Option<Guest>,
 }
 
-struct File {
+enum File {
+    Elf(Box<Elf>),
+    Map(Table),
+}
+
+struct Elf {
     loader: Loader,
     /// Folders that paths are shown relative to.
     roots: Vec<PathBuf>,
+    /// Where the file puts Linux's first symbol.
+    text: Option<u64>,
+}
+
+/// Guest memory, and the kernel's table once it was found in it.
+struct Guest {
+    memory: OnceCell<fs::File>,
+    /// The physical address at which it begins.
+    base: u64,
+    /// Opens it, as soon as QEMU has made it.
+    open: Box<dyn Fn() -> Option<fs::File>>,
+    asked: Cell<u32>,
+    table: OnceCell<Table>,
+}
+
+/// After so many questions guest memory is looked through, if nothing was found before: a kernel may be loaded late.
+const LOOKS: [u32; 3] = [1, 100, 1000];
+
+/// Linux's first symbol.
+const TEXT: &str = "_text";
+
+impl Guest {
+    fn table(&self) -> Option<&Table> {
+        if self.table.get().is_none() {
+            self.asked.set(self.asked.get().saturating_add(1));
+            if LOOKS.contains(&self.asked.get())
+                && let Some(table) = self.memory.get().and_then(|memory| kallsyms::find(memory, self.base))
+            {
+                let _ = self.table.set(table);
+            }
+        }
+        self.table.get()
+    }
 }
 
 impl Symbols {
     /// Opens the files.
     pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, Refusal> {
-        let cwd = std::env::current_dir().ok();
-        let mut files = Vec::new();
-        for path in paths {
-            let loader = Loader::new(path).map_err(|error| {
-                Refusal(format!(
-                    "cannot read symbols from {}: {error}; `--symbols` takes the kernel's ELF file",
-                    path.display()
-                ))
-            })?;
-            // A kernel is mostly built into the root of its tree (vmlinux), or into a folder below the current one.
-            let beside = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
-            files.push(File { loader, roots: cwd.clone().into_iter().chain(beside).collect() });
-        }
-        Ok(Self { files })
+        let files = paths.iter().map(|path| File::open(path)).collect::<Result<_, _>>()?;
+        Ok(Self { files, guest: None })
     }
+
+    /// How to open guest memory, which begins at the physical address `base`, and where the running kernel's own table may be.
+    pub(crate) fn look_into(&mut self, base: u64, open: Box<dyn Fn() -> Option<fs::File>>) {
+        self.guest = Some(Guest { memory: OnceCell::new(), base, open, asked: Cell::new(0), table: OnceCell::new() });
+    }
+
+    /// QEMU runs: opens guest memory, which stays readable when it has ended.
+    pub(crate) fn attach(&self) {
+        if let Some(guest) = &self.guest
+            && guest.memory.get().is_none()
+            && let Some(memory) = (guest.open)()
+        {
+            let _ = guest.memory.set(memory);
+        }
+    }
+
+    /// How far the guest's kernel lies from where `file` has it.
+    fn slide(&self, file: &File) -> u64 {
+        let text = match file {
+            File::Elf(elf) => elf.text,
+            File::Map(table) => table.address(TEXT),
+        };
+        // Without it, it is no Linux, and guest memory need not be looked through.
+        let Some(text) = text else { return 0 };
+        let guest = self.guest.as_ref().and_then(Guest::table).and_then(|table| table.address(TEXT));
+        guest.map_or(0, |guest| guest.wrapping_sub(text))
+    }
+
+    fn frames_at(&self, pc: u64) -> Option<Vec<Frame>> {
+        let found = self.files.iter().map(|file| file.frames(pc.wrapping_sub(self.slide(file))));
+        let found = found.into_iter().find(|frames| !frames.is_empty());
+        found.or_else(|| by_table(self.guest.as_ref()?.table()?, pc))
+    }
+}
+
+fn by_table(table: &Table, pc: u64) -> Option<Vec<Frame>> {
+    let (name, offset) = table.at(pc)?;
+    Some(vec![Frame { function: Some(demangled(name)), location: None, offset: Some(offset) }])
 }
 
 impl Names for Symbols {
@@ -63,13 +144,53 @@ impl Names for Symbols {
         let pc = pc & !3;
         // A return address may carry a pointer authentication code: where it has no name, the plain address may have one.
         let plain = if pc >> 55 & 1 == 1 { pc | 0xffff << 48 } else { pc & !(0xffff << 48) };
-        let tries = if plain == pc { vec![pc] } else { vec![pc, plain] };
-        let found = tries.iter().flat_map(|&pc| self.files.iter().map(move |file| file.frames(pc)));
-        found.into_iter().find(|frames| !frames.is_empty()).unwrap_or_default()
+        let plain = Some(plain).filter(|plain| *plain != pc);
+        self.frames_at(pc).or_else(|| self.frames_at(plain?)).unwrap_or_default()
     }
 }
 
 impl File {
+    fn open(path: &Path) -> Result<Self, Refusal> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Refusal(format!(
+                "cannot read symbols from {}: {error}; `--symbols` takes the kernel's ELF file, its System.map, or a copy of \
+                 /proc/kallsyms",
+                path.display()
+            ))
+        };
+        let mut magic = [0; 4];
+        let opened = fs::File::open(path).and_then(|mut file| file.read(&mut magic));
+        opened.map_err(|error| unreadable(&error))?;
+        if magic != *b"\x7fELF" {
+            let text = fs::read(path).map_err(|error| unreadable(&error))?;
+            return Table::parse(&text)
+                .map(Self::Map)
+                .ok_or_else(|| unreadable(&"it is neither ELF nor a list of addresses and names"));
+        }
+        let loader = Loader::new(path).map_err(|error| unreadable(&error))?;
+        // A kernel is mostly built into the root of its tree (vmlinux), or into a folder below the current one.
+        let beside = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+        let roots = std::env::current_dir().ok().into_iter().chain(beside).collect();
+        let text = text_of(path);
+        Ok(Self::Elf(Box::new(Elf { loader, roots, text })))
+    }
+
+    fn frames(&self, pc: u64) -> Vec<Frame> {
+        match self {
+            Self::Elf(elf) => elf.frames(pc),
+            Self::Map(table) => by_table(table, pc).unwrap_or_default(),
+        }
+    }
+}
+
+/// Where an ELF file has Linux's first symbol.
+fn text_of(path: &Path) -> Option<u64> {
+    let file = object::ReadCache::new(fs::File::open(path).ok()?);
+    let elf = object::File::parse(&file).ok()?;
+    elf.symbols().find(|symbol| symbol.name() == Ok(TEXT)).map(|symbol| symbol.address())
+}
+
+impl Elf {
     fn frames(&self, pc: u64) -> Vec<Frame> {
         let symbol = || self.loader.find_symbol(pc).map(demangled);
         let mut found = Vec::new();
@@ -79,14 +200,14 @@ impl File {
                     frame.function.as_ref().and_then(|function| function.raw_name().ok().map(|name| demangled(&name)));
                 let location =
                     frame.location.and_then(|at| Some((self.shown(at.file?), at.line.filter(|&line| line != 0))));
-                found.push(Frame { function: name, location });
+                found.push(Frame { function: name, location, offset: None });
             }
         }
         // A line without a function, as assembly has them; or a symbol alone.
         match found.last_mut() {
             Some(last) if last.function.is_none() => last.function = symbol(),
             Some(_) => {}
-            None => found.extend(symbol().map(|name| Frame { function: Some(name), location: None })),
+            None => found.extend(symbol().map(|name| Frame { function: Some(name), location: None, offset: None })),
         }
         found.retain(|frame| frame.function.is_some() || frame.location.is_some());
         found
