@@ -259,6 +259,8 @@ const CONTIGUOUS: &[Twin] = &[
         "str t2.0 0; dsb ishst; tlbi vale1is va+200000; dsb ish; str t2.0 page:9",
         &["remade not-broken-first va+200000 level 3"],
     ),
+    // No member stands in a table that is no longer linked.
+    right("str pmd1 0; dsb ishst; 10{tlbi vae1is va+20%000}; dsb ish; 10{str t2.% page:3%,c}; str pmd1 table:t2"),
     // Fewer permissions, entry by entry, then one invalidation.
     right("str t2.0 page:0,cr; str t2.1 page:1,cr"),
 ];

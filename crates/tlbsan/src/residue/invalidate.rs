@@ -433,7 +433,8 @@ struct Around {
     ordered: bool,
 }
 
-/// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
+/// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member. None does
+/// where their table is no longer linked.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     let Descriptor::Leaf(old) = residue.what.entry else { return false };
     if !old.contiguous {
@@ -441,6 +442,11 @@ fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     }
     let run = residue.what.geometry.run(residue.what.level);
     let Some(table) = shadow.table(residue.what.table) else { return false };
+    let (spans, more) = shadow.spans(residue.what.table, residue.what.index);
+    let here = (residue.what.context, residue.what.start);
+    if !more && !spans.iter().any(|span| (span.context, span.start) == here) {
+        return false;
+    }
     let first = residue.what.index & !(run - 1);
     let size = residue.size();
     (first..first + run).filter(|index| *index != residue.what.index).any(|index| match table.descriptor(index) {
