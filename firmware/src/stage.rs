@@ -163,12 +163,13 @@ impl Stage<'_> {
         Tampered::open(loss);
         let entry = Steps::new(cores);
         smp::run(stage.cores, &|core| {
-            // Nobody begins before everybody has the space: which cores may hold an entry must not be left to chance.
+            // Nobody begins before everybody has the space, nor leaves it before everybody has ended: which cores may hold an
+            // entry must not be left to chance.
             entry.everyone(0, || load(hardware, stage.space.ttbr()));
             entry.reach(1);
             play(&stage, core);
-            load(hardware, mmu::reserved_root_pa());
         });
+        smp::run(stage.cores, &|_| load(hardware, mmu::reserved_root_pa()));
         let (issued, more) = Tampered::close();
         if bootargs::flag("issued") {
             crate::println!("# issued, {more} more:");
@@ -176,7 +177,7 @@ impl Stage<'_> {
         }
 
         let Stage { space, tlb, failure, .. } = stage;
-        // SAFETY: every core has left it for the reserved root, in the job above.
+        // SAFETY: every core has left it for the reserved root, in the second job above.
         unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.free(released.frame)) };
         let lost = pool.used();
         match failure.into_inner() {
