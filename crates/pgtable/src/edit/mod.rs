@@ -31,7 +31,7 @@ use map::Reserve;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
 
 /// The tables of a range, taken, and the frames that the edit needs.
-type Prepared<'c, M, A, G> = (Hold<'c, M, G>, Reserve<'c, M, A>);
+type Prepared<'c, M, A, G> = (Hold<'c, M, G>, Reserve<'c, M, A, G>);
 
 /// A change to a space, from [`AddressSpace::change`].
 pub struct Edit<'c, M, A, I, P, G = Lower<K4, 48>>
@@ -84,15 +84,27 @@ where
         intent: Intent,
         mut survey: impl FnMut() -> Result<usize, Error>,
     ) -> Result<Prepared<'c, M, A, G>, Error> {
+        self.prepare_ahead(range, intent, |_| survey(), |_| ())
+    }
+
+    /// The same where something can be done with the frames while nothing is taken yet; the survey sees what was.
+    fn prepare_ahead(
+        &self,
+        range: VaRange,
+        intent: Intent,
+        mut survey: impl FnMut(&mut Reserve<'c, M, A, G>) -> Result<usize, Error>,
+        mut ahead: impl FnMut(&mut Reserve<'c, M, A, G>),
+    ) -> Result<Prepared<'c, M, A, G>, Error> {
         let mut reserve = Reserve::new(&self.space.memory, &self.space.frames);
         loop {
             let hold = Hold::take(self.space, range, intent, self.patient)?;
-            let missing = survey()?;
+            let missing = survey(&mut reserve)?;
             if missing <= reserve.len() {
                 return Ok((hold, reserve));
             }
             drop(hold);
             reserve.grow(missing)?;
+            ahead(&mut reserve);
         }
     }
 
