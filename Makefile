@@ -40,6 +40,7 @@ bench: build
 	@cargo run --quiet --release -p benches --bin tlbi
 	@cargo run --quiet --release -p benches --bin remedies
 	@cargo run --quiet --release -p benches --bin replay
+	@cargo run --quiet --profile speed -p benches --bin pgtable
 
 ## lint: formatting, clippy and rustdoc, warnings are errors
 lint: setup

@@ -89,7 +89,9 @@ impl Model {
         wide: bool,
         writer: Option<usize>,
     ) {
-        if !self.shadow.is_live(base) {
+        let (spans, more) = self.shadow.spans(base, index);
+        // What translates something somewhere is live.
+        if spans.is_empty() && !self.shadow.is_live(base) {
             self.stored_unlinked(now, base, index, new, wide, writer);
             return;
         }
@@ -101,7 +103,7 @@ impl Model {
         let leading_here = table.leading_here();
         // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
         if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
-            let stale = self.linked_elsewhere(&leading_here, base);
+            let stale = self.leading_from_elsewhere(&leading_here, base);
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
         if before == after {
@@ -113,7 +115,6 @@ impl Model {
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
-        let (spans, more) = self.shadow.spans(base, index);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }
@@ -173,7 +174,7 @@ impl Model {
     }
 
     /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
-    fn linked_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
+    fn leading_from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
         if leading_here.is_empty() {
             return Vec::new();
         }
