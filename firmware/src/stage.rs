@@ -1,7 +1,7 @@
 //! Where a case is played: an address space of its own on every core, frames that come back in the order they went, and a place
 //! to say what was seen.
 
-use alloc::{collections::VecDeque, format, string::String};
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 use core::{
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -300,10 +300,19 @@ impl<G: Geometry> Stage<'_, G> {
     /// Reads the word at `va` through the space on this core, which must be `mark`.
     #[inline(always)]
     pub fn sees(&self, core: usize, va: u64, mark: u64) {
+        self.sees_one_of(core, va, &[mark]);
+    }
+
+    /// The same where several words are right.
+    #[inline(always)]
+    pub fn sees_one_of(&self, core: usize, va: u64, marks: &[u64]) {
         // SAFETY: aligned; the spaces of cases map frames of their pool only.
         match unsafe { probe::read(va) } {
-            Ok(value) if value == mark => {}
-            Ok(value) => self.fail(format!("core {core} reads {value:#x} at {va:#x}, not {mark:#x}")),
+            Ok(value) if marks.contains(&value) => {}
+            Ok(value) => {
+                let wanted: Vec<String> = marks.iter().map(|mark| format!("{mark:#x}")).collect();
+                self.fail(format!("core {core} reads {value:#x} at {va:#x}, not {}", wanted.join(" or ")));
+            }
             Err(fault) => self.fail(format!("core {core} faults at {va:#x} (ESR {:#x})", fault.0)),
         }
     }
