@@ -216,7 +216,8 @@ impl<G: Geometry> Stage<'_, G> {
         Tampered::open(loss);
         let entry = Steps::new(cores);
         smp::run(stage.cores, &|core| {
-            // Nobody begins before everybody has the space: which cores may hold an entry must not be left to chance.
+            // Nobody begins before everybody has the space, nor leaves it before everybody has ended: which cores may hold an
+            // entry must not be left to chance.
             entry.everyone(0, || {
                 if !G::UPPER {
                     load::<G>(hardware, stage.space.ttbr());
@@ -224,10 +225,10 @@ impl<G: Geometry> Stage<'_, G> {
             });
             entry.reach(1);
             play(&stage, core);
-            if !G::UPPER {
-                unload(hardware);
-            }
         });
+        if !G::UPPER {
+            smp::run(stage.cores, &|_| unload(hardware));
+        }
         let (issued, more) = Tampered::close();
         if bootargs::flag("issued") {
             crate::println!("# issued, {more} more:");
@@ -240,7 +241,7 @@ impl<G: Geometry> Stage<'_, G> {
             Tlb::new(hardware, features).invalidate(&OnePe, &Invalidation::all()).sync();
             space.reclaim();
         } else {
-            // SAFETY: every core has left it for the reserved root, in the job above.
+            // SAFETY: every core has left it for the reserved root, in the second job above.
             unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.take_back(released.frame)) };
         }
         if G::GRANULE != Usual::GRANULE {

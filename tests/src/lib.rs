@@ -2,6 +2,20 @@
 //!
 //! Expects what `make build` makes, and says so where it is missing.
 
+mod linux;
+mod needed;
+#[path = "../../crates/tlbsan/tests/reference/mod.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "it is read here for one purpose, and belongs to the model's own tests"
+)]
+mod reference;
+
+pub use linux::Linux;
+pub use needed::{Withheld, needed};
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,10 +62,11 @@ impl Board {
         Self { cpu, cores, machine: "", append: append.to_owned(), qemu: Vec::new(), tlbsan: Vec::new(), mismatched: 0 }
     }
 
-    fn qemu_arguments(&self, append: &str) -> Vec<String> {
+    /// QEMU's arguments for it, with this on its command line.
+    pub fn qemu_arguments(&self, append: &str) -> Vec<String> {
         let machine = format!("virt,gic-version=3{}", self.machine);
         let cores = self.cores.to_string();
-        let image = artifact("aarch64-unknown-none-softfloat/release/firmware.img");
+        let image = artifact("aarch64-unknown-none-softfloat/release/firmware.img", "make build");
         let mut arguments: Vec<String> = [
             "-M",
             &machine,
@@ -85,12 +100,12 @@ impl Board {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let json = std::env::temp_dir().join(format!("tlbsan-{}-{number}.json", std::process::id()));
-        let mut command = Command::new(artifact("release/tlbsan"));
+        let mut command = Command::new(artifact("release/tlbsan", "make build"));
         command.args(["run", "--timeout", LIMIT, "--symbols"]);
-        command.arg(artifact("aarch64-unknown-none-softfloat/release/firmware"));
+        command.arg(artifact("aarch64-unknown-none-softfloat/release/firmware", "make build"));
         command.arg("--json").arg(&json).args(&self.tlbsan).arg("--");
         command.args(self.qemu_arguments(&format!("tlbsan {}", self.append)));
-        let outcome = Outcome::of(command, &json);
+        let outcome = Outcome::of(&mut command, &json);
         let _ = std::fs::remove_file(&json);
         let summary = outcome.summary();
         assert!(summary.accesses > 0, "no access was compared\n{}", outcome.stdout);
@@ -102,12 +117,12 @@ impl Board {
     pub fn run_plain(&self) -> Outcome {
         let mut command = Command::new("timeout");
         command.args([LIMIT, "qemu-system-aarch64"]).args(self.qemu_arguments(&self.append));
-        Outcome::of(command, Path::new("/dev/null"))
+        Outcome::of(&mut command, Path::new("/dev/null"))
     }
 }
 
 impl Outcome {
-    fn of(mut command: Command, json: &Path) -> Self {
+    fn of(command: &mut Command, json: &Path) -> Self {
         let output = command.current_dir(root()).stdin(Stdio::null()).env("NO_COLOR", "1").output();
         let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = std::fs::read_to_string(json).unwrap_or_default();
@@ -161,10 +176,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// A file that `make build` makes.
-fn artifact(path: &str) -> PathBuf {
+/// A file below the target folder, and what makes it.
+pub fn artifact(path: &str, maker: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), |dir| root().join(dir));
     let file = target.join(path);
-    assert!(file.exists(), "{} is missing: run `make build` first", file.display());
+    assert!(file.exists(), "{} is missing: run `{maker}` first", file.display());
     file
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use tlbsan::Blind;
+
 use crate::paint::Colour;
+use crate::withheld;
 
 /// What to do.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
+    /// What is withheld from the model.
+    pub(crate) blind: Blind,
     /// Where the trace goes.
     pub(crate) record: Option<PathBuf>,
     /// Colour.
@@ -106,6 +111,9 @@ Options:
   --qemu PATH         QEMU (default: qemu-system-aarch64 on PATH)
   --plugin PATH       the plugin (default: libtlbsan_qemu.so beside this command)
   --trace             the plugin prints every event on standard error (slow)
+  --blind WHAT:N      a test of the checker: it does not see one in N of WHAT, tlbi or dsb; may be given for both
+  --weaken N          the same: it takes one in N all-level invalidations by VA for leaf-only ones
+  --seed S            which ones (default: another each time, printed)
 
 What QEMU gets in addition: the plugin, memory that it can read (so no -numa, -mem-path or memory-backend= of yours), and with
 more than one vCPU `-accel tcg,thread=multi`. The machine must be `virt`, with 64 vCPUs at most.
@@ -138,7 +146,8 @@ Usage: tlbsan check [options] TRACE
 Judges a trace, without QEMU: the records are those of the run that was recorded, byte for byte.
 
 Options, as for `tlbsan run`: --symbols, --json, --html, --sarif, --junit, --suppress, --stop-on-first, --cost, --full-stacks,
---ignore-hints, --stories, --quiet, --color
+--ignore-hints, --stories, --quiet, --color, --blind WHAT:N,
+--weaken N, --seed S
 
 Exit codes, the first that applies:
   2  the trace is cut off, damaged or none; what it says before that place is told
@@ -180,6 +189,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
     let mut trace = None;
 
     let mut options = Options::default();
+    options.blind.seed = withheld::any_seed();
     while let Some(arg) = parser.next().map_err(sentence)? {
         match arg {
             Long("symbols") => options.symbols.push(value(&mut parser)?.into()),
@@ -199,12 +209,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
             Short('q') | Long("quiet") => options.quiet = true,
             Long("qemu") => options.qemu = Some(value(&mut parser)?.into()),
             Long("plugin") => options.plugin = Some(value(&mut parser)?.into()),
-            Long("timeout") => {
-                let text = value(&mut parser)?;
-                let seconds = text.to_str().and_then(|text| text.parse().ok());
-                options.timeout =
-                    seconds.ok_or_else(|| format!("--timeout takes whole seconds, not {}", text.display()))?;
-            }
+            Long("timeout") => options.timeout = number(&mut parser, "--timeout takes whole seconds")?,
+            Long("blind") => withheld::parse(&mut options.blind, &value(&mut parser)?.to_string_lossy())?,
+            Long("weaken") => options.blind.weaken = number(&mut parser, "--weaken takes a number, one in so many")?,
+            Long("seed") => options.blind.seed = number(&mut parser, "--seed takes a number")?,
             Long("color" | "colour") => {
                 let text = value(&mut parser)?;
                 options.colour = match text.to_str() {
@@ -240,6 +248,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
 
 fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
     parser.value().map_err(sentence)
+}
+
+fn number(parser: &mut lexopt::Parser, what: &str) -> Result<u64, String> {
+    let text = value(parser)?;
+    text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{what}, not {}", text.display()))
 }
 
 fn sentence(error: lexopt::Error) -> String {
@@ -280,6 +293,8 @@ mod tests {
             (&["run"], "`--`"),
             (&["run", "--timeout", "soon", "--"], "whole seconds"),
             (&["run", "--color", "red", "--"], "auto"),
+            (&["run", "--blind", "isb:2", "--"], "tlbi:N"),
+            (&["run", "--weaken", "some", "--"], "one in so many"),
             (&["run", "--symbols"], "help run"),
             (&["walk"], "help run"),
             (&["record", "--"], "`-o`"),

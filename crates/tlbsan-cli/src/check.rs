@@ -17,6 +17,7 @@ use crate::report::Reports;
 use crate::session::{Session, Style};
 use crate::stack::Telling;
 use crate::symbols::Symbols;
+use crate::withheld::Withheld;
 
 /// Judges the trace and returns the exit code.
 pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
@@ -29,6 +30,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         ignore_hints: recorded.ignore_hints || options.ignore_hints,
         tell_all: recorded.tell_all || options.suppress.is_some(),
         cost: recorded.cost || options.cost,
+        blind: options.blind,
     };
     let telling = Telling { names: &symbols, full_stacks: options.full_stacks };
     let mut reports = Reports::open(options, telling, path.display().to_string())?;
@@ -42,6 +44,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     };
     let mut session = Session::new(stdout, telling, style);
     let mut model = Model::new(config);
+    let mut withheld = Withheld::default();
     let (mut started, mut end) = (false, None);
     let (broken, cut) = 'events: loop {
         let next = replay.next_event();
@@ -56,7 +59,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
             match &record {
                 Record::Start { .. } => started = true,
                 Record::End(summary) => end = Some(summary.clone()),
-                _ => {}
+                _ => withheld.record(&record),
             }
             session.record(record, Instant::now());
             if options.stop_on_first && session.has_failed() {
@@ -90,6 +93,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
         let asked = crate::paint::count(replay.unanswered(), "question", "questions");
         lines.push(format!("tlbsan: note: {asked} had no answer in the trace: another model recorded it"));
     }
+    lines.extend(withheld.line(&options.blind));
     let written = reports.finish(&facts, &outcome, session.points(), style.paint);
     lines.extend(written.iter().flatten().cloned());
     let summary = outcome::summary(&facts, &outcome);

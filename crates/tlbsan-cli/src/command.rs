@@ -7,7 +7,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use tlbsan::Blind;
+
 use crate::options::{escape, join, number, pairs, size};
+use crate::withheld;
 
 /// Where the machine `virt` has its RAM.
 pub(crate) const RAM_BASE: u64 = 0x4000_0000;
@@ -66,6 +69,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) cost: bool,
     /// Whether the plugin prints every event.
     pub(crate) trace: bool,
+    /// What is withheld from the model.
+    pub(crate) blind: Blind,
     /// Where the plugin writes a trace.
     pub(crate) record: Option<&'a Path>,
 }
@@ -146,6 +151,7 @@ pub(crate) fn build(user: &[OsString], setup: &Setup<'_>) -> Result<Vec<OsString
             plugin += &format!(",{option}=on");
         }
     }
+    plugin += &withheld::plugin_arguments(&setup.blind);
     if let Some(path) = setup.record {
         plugin += &format!(",record={}", escape(utf8(path, "-o")?));
     }
@@ -176,6 +182,7 @@ fn read(user: &[OsString]) -> Result<Wishes, Refusal> {
                 | "mem-path"
                 | "append"
                 | "readconfig"
+                | "device"
         );
         let value = if takes_value { args.next() } else { None };
         let text = value.map(|value| value.to_string_lossy()).unwrap_or_default();
@@ -208,6 +215,11 @@ fn read(user: &[OsString]) -> Result<Wishes, Refusal> {
                     "tlbsan must see machine, memory and vCPUs; write what `-readconfig` would read as arguments"
                         .into(),
                 );
+            }
+            "device" if ["pc-dimm", "nvdimm", "virtio-mem"].iter().any(|memory| text.starts_with(memory)) => {
+                return Err(Refusal(format!(
+                    "tlbsan needs guest memory in one piece; leave `-device {text}` out and give all of it with `-m`"
+                )));
             }
             "plugin" if text.contains("tlbsan_qemu") => {
                 return Err(

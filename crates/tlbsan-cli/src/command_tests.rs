@@ -11,6 +11,7 @@ fn setup() -> Setup<'static> {
         tell_all: false,
         cost: false,
         trace: false,
+        blind: tlbsan::Blind::default(),
         record: None,
     }
 }
@@ -108,6 +109,8 @@ fn what_cannot_be_checked_is_refused_with_a_way_out() {
         ("-M virt,memory-backend=mine", "memory-backend"),
         ("-M virt -numa node", "-numa"),
         ("-M virt -mem-path /dev/shm", "-mem-path"),
+        ("-M virt -device pc-dimm,memdev=m", "in one piece"),
+        ("-M virt -device virtio-mem-pci,memdev=m", "in one piece"),
         ("-M virt -plugin libtlbsan_qemu.so", "--plugin"),
         ("-M virt -object memory-backend-ram,id=tlbsan-ram,size=1G", "tlbsan-ram"),
         ("-M virt -m lots", "lots"),

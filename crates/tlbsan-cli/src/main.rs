@@ -19,6 +19,7 @@
 //! | `suppress`| violations that are known                                                  |
 //! | `report`  | what stays: JSON lines, HTML, SARIF, JUnit                                 |
 //! | `outcome` | exit code, reasons, summary (pure)                                         |
+//! | `withheld`| what `--blind` keeps from the model                                        |
 //! | `paint`   | colours and numbers                                                        |
 
 mod advice;
@@ -39,6 +40,7 @@ mod story;
 mod suppress;
 mod symbols;
 mod tap;
+mod withheld;
 
 use std::io::Write;
 use std::process::ExitCode;

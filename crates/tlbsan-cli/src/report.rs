@@ -79,7 +79,7 @@ impl Account {
             Record::Remark(remark) => self.remarks.push((**remark).clone()),
             Record::Cost(cost) => self.costs.push((**cost).clone()),
             Record::End(summary) => self.end = Some(summary.clone()),
-            Record::Start { .. } | Record::Outcome(_) => {}
+            Record::Start { .. } | Record::Blinded(_) | Record::Found { .. } | Record::Outcome(_) => {}
         }
     }
 }

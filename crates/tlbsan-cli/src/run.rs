@@ -22,6 +22,7 @@ use crate::report::Reports;
 use crate::session::{Session, Style};
 use crate::stack::Telling;
 use crate::symbols::Symbols;
+use crate::withheld::Withheld;
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(25);
@@ -62,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
         tell_all: options.suppress.is_some(),
         cost: options.cost,
         trace: options.trace,
+        blind: options.blind,
         record: options.record.as_deref(),
     };
     let args = build(&options.guest, &setup)?;
@@ -121,6 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Refusal> {
     let outcome = outcome::judge(&facts);
     let paint = style.paint;
     let mut lines: Vec<String> = outcome.reasons.iter().map(|reason| format!("tlbsan: {reason}")).collect();
+    lines.extend(heard.withheld.line(&options.blind));
     let written = reports.finish(&facts, &outcome, session.points(), paint);
     lines.extend(written.iter().flatten().cloned());
     let summary = outcome::summary(&facts, &outcome);
@@ -153,6 +156,7 @@ struct Heard {
     end: Option<Summary>,
     broken: Option<String>,
     notice: Option<String>,
+    withheld: Withheld,
 }
 
 impl Heard {
@@ -161,7 +165,7 @@ impl Heard {
             Record::Start { .. } => self.started = true,
             Record::End(summary) => self.end = Some(summary.clone()),
             Record::Notice { text } => self.notice = Some(text.clone()),
-            _ => {}
+            _ => self.withheld.record(record),
         }
     }
 }

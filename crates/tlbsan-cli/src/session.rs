@@ -113,7 +113,13 @@ impl<'a, W: Write> Session<'a, W> {
     /// A record came.
     pub(crate) fn record(&mut self, record: Record, now: Instant) {
         match record {
-            Record::Start { .. } | Record::Repeats { .. } | Record::Cost(_) | Record::End(_) | Record::Outcome(_) => {}
+            Record::Start { .. }
+            | Record::Repeats { .. }
+            | Record::Cost(_)
+            | Record::Blinded(_)
+            | Record::Found { .. }
+            | Record::End(_)
+            | Record::Outcome(_) => {}
             Record::Notice { text } => {
                 let text = format!("{} {text}", self.style.paint.yellow("tlbsan: note:"));
                 self.say(&[text]);

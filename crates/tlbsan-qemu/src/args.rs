@@ -1,6 +1,7 @@
 //! The plugin's arguments, as QEMU hands them over: `key=value`.
 
 use std::ffi::c_int;
+use tlbsan::Blind;
 
 /// What the launcher asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub(crate) struct Args {
     pub(crate) cost: bool,
     /// Print every event on standard error.
     pub(crate) trace: bool,
+    /// What is withheld from the model.
+    pub(crate) blind: Blind,
+    /// The event at which the checker panics, as a test of what happens then.
+    pub(crate) panic_at: Option<u64>,
     /// Where the trace goes, if the run is recorded.
     pub(crate) record: Option<String>,
 }
@@ -30,6 +35,7 @@ impl Args {
     pub(crate) fn parse<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let (mut fd, mut ram, mut backend, mut ignore_hints, mut trace) = (None, None, None, false, false);
         let (mut record, mut tell_all, mut cost) = (None, false, false);
+        let (mut blind, mut panic_at) = (Blind::default(), None);
         for arg in args {
             let (key, value) = arg.split_once('=').ok_or_else(|| format!("argument {arg}: expected key=value"))?;
             let wrong = |what: &str| format!("argument {arg}: expected {what}");
@@ -42,16 +48,20 @@ impl Args {
                 "tell-all" => tell_all = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "cost" => cost = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
                 "trace" => trace = parse_switch(value).ok_or_else(|| wrong("on or off"))?,
+                "panic-at" => panic_at = Some(value.parse().map_err(|_| wrong("a number"))?),
+                "blind-tlbi" => blind.tlbi = value.parse().map_err(|_| wrong("a number"))?,
+                "blind-dsb" => blind.dsb = value.parse().map_err(|_| wrong("a number"))?,
+                "weaken" => blind.weaken = value.parse().map_err(|_| wrong("a number"))?,
+                "seed" => blind.seed = value.parse().map_err(|_| wrong("a number"))?,
                 _ => {
-                    return Err(format!(
-                        "argument {arg}: unknown; known are fd, ram, backend, ignore-hints, tell-all, cost, trace, record"
-                    ));
+                    let known = "fd, ram, backend, ignore-hints, tell-all, cost, trace, record, blind-tlbi, blind-dsb, weaken, seed";
+                    return Err(format!("argument {arg}: unknown; known are {known}"));
                 }
             }
         }
         let fd = fd.ok_or("argument fd=N is missing: the file descriptor for the records")?;
         let (ram_base, ram_size) = ram.ok_or("argument ram=0xBASE:0xSIZE is missing: guest RAM")?;
-        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, tell_all, cost, trace, record })
+        Ok(Self { fd, ram_base, ram_size, backend, ignore_hints, tell_all, cost, trace, blind, panic_at, record })
     }
 }
 
@@ -81,8 +91,15 @@ mod tests {
 
     #[test]
     fn the_launchers_line_is_understood() {
-        let args =
-            Args::parse(["fd=3", "ram=0x40000000:0x10000000", "backend=/dev/shm/ram", "ignore-hints=on", "cost=on"]);
+        let args = Args::parse([
+            "fd=3",
+            "ram=0x40000000:0x10000000",
+            "backend=/dev/shm/ram",
+            "ignore-hints=on",
+            "cost=on",
+            "blind-tlbi=9",
+            "seed=5",
+        ]);
         let expected = Args {
             fd: 3,
             ram_base: 0x4000_0000,
@@ -92,6 +109,8 @@ mod tests {
             tell_all: false,
             cost: true,
             trace: false,
+            blind: Blind { tlbi: 9, dsb: 0, weaken: 0, seed: 5 },
+            panic_at: None,
             record: None,
         };
         assert_eq!(args, Ok(expected));

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tlbsan::trace::Recorder;
 use tlbsan::{Config, Event, Model, Record, What, World};
@@ -23,6 +23,8 @@ pub(crate) struct Checker {
     stream: Mutex<Stream>,
     stopped: AtomicBool,
     trace: bool,
+    /// Events until it panics.
+    panic_in: Option<AtomicU64>,
 }
 
 /// The model, and who writes down what it is told.
@@ -34,14 +36,21 @@ struct Judge {
 
 impl Checker {
     /// A checker that has written its first record; `record` is where the trace goes.
-    pub(crate) fn new(config: Config, mut stream: Stream, trace: bool, record: Option<File>) -> io::Result<Self> {
+    pub(crate) fn new(
+        config: Config,
+        mut stream: Stream,
+        args: (bool, Option<u64>),
+        record: Option<File>,
+    ) -> io::Result<Self> {
+        let (trace, panic_at) = args;
         let mut model = Model::new(config);
         for record in model.take_records() {
             stream.write(&record)?;
         }
         let recorder = record.map(|file| Recorder::new(BufWriter::new(file), &config)).transpose()?;
         let judge = Mutex::new(Judge { model, recorder });
-        Ok(Self { judge, stream: Mutex::new(stream), stopped: AtomicBool::new(false), trace })
+        let panic_in = panic_at.map(AtomicU64::new);
+        Ok(Self { judge, stream: Mutex::new(stream), stopped: AtomicBool::new(false), trace, panic_in })
     }
 
     /// Whether checking has ended, in whatever way.
@@ -57,6 +66,9 @@ impl Checker {
         // Here, because the checking may have stopped while this vCPU waited.
         if self.stopped() {
             return;
+        }
+        if let Some(left) = &self.panic_in {
+            assert!(left.fetch_sub(1, Ordering::Relaxed) != 1, "asked for by panic-at");
         }
         let event = Event { pe: visit.vcpu.index, pc, what };
         if self.trace {
@@ -171,7 +183,8 @@ mod tests {
         let fd = writer.as_raw_fd();
         std::mem::forget(writer);
         // SAFETY: open, and given away.
-        let checker = Checker::new(Config::default(), unsafe { Stream::open(fd) }.unwrap(), false, None).unwrap();
+        let checker =
+            Checker::new(Config::default(), unsafe { Stream::open(fd) }.unwrap(), (false, None), None).unwrap();
         checker.stop("it broke");
         checker.stop("and again");
         checker.finish();

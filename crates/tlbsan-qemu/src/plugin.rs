@@ -81,8 +81,9 @@ fn install(id: PluginId, info: &Info, args: Args) -> Result<(), String> {
         Some(path) => Some(File::create(path).map_err(|e| format!("argument record={path}: {e}"))?),
         None => None,
     };
-    let config = Config { ignore_hints: args.ignore_hints, tell_all: args.tell_all, cost: args.cost };
-    let checker = stream.and_then(|stream| Checker::new(config, stream, args.trace, record));
+    let config =
+        Config { ignore_hints: args.ignore_hints, tell_all: args.tell_all, cost: args.cost, blind: args.blind };
+    let checker = stream.and_then(|stream| Checker::new(config, stream, (args.trace, args.panic_at), record));
     let plugin = Plugin {
         api,
         checker: checker.map_err(|e| format!("argument fd={}: {e}", args.fd))?,
@@ -253,6 +254,10 @@ impl Plugin {
     fn instruction(&self, vcpu: &Vcpu, insn: Insn, low: u64) {
         self.tell_pending(vcpu);
         let api = &self.api;
+        // What comes first after a reset and matters is one of these.
+        if matches!(insn, Insn::Sysreg(..) | Insn::Tlbi(..) | Insn::Isb) && vcpu.was_reset(api) {
+            self.send(vcpu, vcpu.pc(api, low), What::Reset);
+        }
         self.tell_level(vcpu, low);
         // Below EL1 most of what follows is undefined, but its callback comes all the same.
         let privileged = || vcpu.exception_level(api).is_some_and(|el| el >= 1);

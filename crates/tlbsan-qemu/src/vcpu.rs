@@ -15,6 +15,8 @@ use tlbsan::{IdRegister, Sysreg};
 /// Frames of a stack that are looked at.
 const MAX_FRAMES: usize = 24;
 
+/// The exception level that the model takes a PE to be at that comes out of reset.
+const AFTER_RESET: u8 = 1;
 /// The ID registers that the model asks for, by QEMU's names.
 const ID_REGISTERS: [(IdRegister, &str); 4] = [
     (IdRegister::Mmfr0, "ID_AA64MMFR0_EL1"),
@@ -54,8 +56,7 @@ impl Vcpu {
             uninteresting: Uninteresting::new(),
             vectors: Vectors::new(),
             hcr: AtomicU64::new(0),
-            // What the model takes a PE for that comes out of reset.
-            told_level: AtomicU8::new(1),
+            told_level: AtomicU8::new(AFTER_RESET),
             begun: AtomicBool::new(false),
             identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
@@ -68,6 +69,27 @@ impl Vcpu {
         let registers = Registers::find(api)?;
         let _ = self.registers.set(registers);
         Ok(())
+    }
+
+    /// Whether the vCPU has been through a reset, or has been switched off and on, since this was asked last: its MMU is off
+    /// and it has not been seen to switch it off. QEMU tells plugins of neither.
+    pub(crate) fn was_reset(&self, api: &Api) -> bool {
+        let Some(registers) = self.registers.get() else { return false };
+        let off = |register: Option<*mut Handle>| {
+            register.and_then(|handle| registers.read(api, handle)).is_some_and(|sctlr| sctlr & 1 == 0)
+        };
+        let [el1, el2] = registers.sctlr;
+        let reset = self.stage1[0].mmu_on() && off(el1) || self.stage1[1].mmu_on() && off(el2);
+        if reset {
+            self.stage1.iter().for_each(Stage1::reset);
+            self.hcr.store(0, Ordering::Relaxed);
+            self.told_level.store(AFTER_RESET, Ordering::Relaxed);
+            self.tlbi_issued.store(false, Ordering::Relaxed);
+            self.pending.take();
+            self.uninteresting.clear();
+            self.vectors.set(0);
+        }
+        reset
     }
 
     /// Whether this is the first event of it.
@@ -224,6 +246,8 @@ struct Registers {
     dczid: Option<*mut Handle>,
     /// [`ID_REGISTERS`].
     ids: [Option<*mut Handle>; ID_REGISTERS.len()],
+    /// SCTLR_EL1 and SCTLR_EL2.
+    sctlr: [Option<*mut Handle>; 2],
     /// What QEMU reads into.
     buffer: *mut Array,
 }
@@ -247,9 +271,12 @@ impl Registers {
             *handle = get(&format!("x{n}"))?;
         }
         let ids = ID_REGISTERS.map(|(_, name)| get(name).ok());
+        // The shorter name is QEMU's until 10.x.
+        let sctlr = ["SCTLR_EL1", "SCTLR_EL2"].map(|name| get(name).ok());
+        let sctlr = [sctlr[0].or_else(|| get("SCTLR").ok()), sctlr[1]];
         // SAFETY: takes nothing; the array is ours and lives as long as the process.
         let buffer = unsafe { (api.bytes_new)() };
-        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, buffer })
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, sctlr, buffer })
     }
 
     fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {

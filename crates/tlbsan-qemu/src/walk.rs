@@ -38,7 +38,15 @@ impl Stage1 {
         register.store(value, Ordering::Relaxed);
     }
 
-    fn mmu_on(&self) -> bool {
+    /// The registers are as after reset.
+    pub(crate) fn reset(&self) {
+        for register in [&self.ttbr0, &self.ttbr1, &self.tcr, &self.sctlr] {
+            register.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether SCTLR.M is set.
+    pub(crate) fn mmu_on(&self) -> bool {
         self.sctlr.load(Ordering::Relaxed) & 1 != 0
     }
 

@@ -81,15 +81,15 @@ pub fn permits_resizing(block: &Leaf, bbm: u8) -> bool {
 
 /// Whether two leaves of different size translate alike: `offset` bytes into `block` begins `part`.
 pub fn agree(block: &Leaf, part: &Leaf, offset: u64) -> bool {
-    part.output == block.output.wrapping_add(offset) && same_attributes(block, part).is_none()
+    part.output == block.output.wrapping_add(offset)
+        && part.non_global == block.non_global
+        && differing_attribute(block, part).is_none()
 }
 
-/// What differs between two leaves that break-before-make is due for; the contiguous bit and the output address aside.
-fn same_attributes(old: &Leaf, new: &Leaf) -> Option<&'static str> {
+/// Which attribute differs between two leaves that break-before-make is due for, in either direction.
+fn differing_attribute(old: &Leaf, new: &Leaf) -> Option<&'static str> {
     if old.attr_index != new.attr_index || old.shareability != new.shareability {
         Some("another memory type or shareability")
-    } else if old.non_global != new.non_global {
-        Some("global and non-global")
     } else if old.ns != new.ns {
         Some("another physical address space")
     } else {
@@ -107,9 +107,14 @@ pub fn forbids_more(old: &Leaf, new: &Leaf) -> bool {
 }
 
 fn compare_leaves(old: &Leaf, new: &Leaf, size: u64, judge: &impl Judge) -> Change {
-    if let Some(what) = same_attributes(old, new) {
+    if let Some(what) = differing_attribute(old, new) {
         return Change::Break(what);
     }
+    // Only this way round: what is due is that no global entry is made beside non-global ones that overlap with it.
+    if old.non_global && !new.non_global {
+        return Change::Break("global after non-global");
+    }
+    let narrowed = !old.non_global && new.non_global;
     // Two read-only translations to equal contents cannot be told apart.
     let moved = old.output != new.output;
     if moved && (old.writable || new.writable || !judge.same_contents(old.output, new.output, size)) {
@@ -121,7 +126,11 @@ fn compare_leaves(old: &Leaf, new: &Leaf, size: u64, judge: &impl Judge) -> Chan
     }
     let owed = resized && judge.bbm() < 3;
     // Once nT is set, what was cached without it must go before the size may change.
-    if moved || owed || forbids_more(old, new) || (!old.nt && new.nt) { Change::Tighten } else { Change::None }
+    if moved || owed || narrowed || forbids_more(old, new) || (!old.nt && new.nt) {
+        Change::Tighten
+    } else {
+        Change::None
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +168,9 @@ mod tests {
         assert!(matches!(compare(rw, page(0x1004)), Change::Break(_)), "memory type");
         assert!(matches!(compare(rw, page(0x1000 | 1 << 52)), Change::Break(_)), "contiguous");
         assert_eq!(compare(rw, page(0x1000 | 1 << 50)), Change::Tighten, "a guarded page forbids");
+        let global = decode(0x1000 | 0x403, 3);
+        assert!(matches!(compare(rw, global), Change::Break(_)), "a global entry over a non-global one");
+        assert_eq!(compare(global, rw), Change::Tighten, "other ASIDs may keep the global one");
         let same = super::compare(&ro, &page(0x2080), 4096, &Plain(0, Alike::Other, true));
         assert_eq!(same, Change::Tighten);
     }

@@ -60,7 +60,7 @@ pub struct Hint {
 }
 
 /// A TLBI as a PE executes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effect {
     /// The operation.
     pub op: Op,

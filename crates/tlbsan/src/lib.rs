@@ -17,6 +17,7 @@
 //!
 //! EL1&0, EL2 and EL2&0 with every granule, and stage 2, are followed. What is not, and why, is in docs/rules.md.
 
+pub mod blind;
 pub mod change;
 pub mod descriptor;
 pub mod effect;
@@ -35,6 +36,7 @@ pub mod walk;
 
 mod case;
 
+pub use blind::Blind;
 pub use event::{AccessKind, Event, IdRegister, Sysreg, What, World};
 pub use model::{Config, Model};
 pub use report::Record;

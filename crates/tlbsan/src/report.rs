@@ -34,6 +34,13 @@ pub enum Record {
     Cost(Box<Cost>),
     /// A case has ended.
     Case(CaseResult),
+    /// An instruction was withheld from the model ([`crate::blind`]).
+    Blinded(Blinded),
+    /// A verdict answers for a withheld instruction.
+    Found {
+        /// The event in which it was executed.
+        event: u64,
+    },
     /// Something the reader should know that is no error: what is not modelled, for instance.
     Notice {
         /// One sentence.
@@ -69,6 +76,20 @@ pub struct Remark {
     pub text: String,
     /// Where it happened first.
     pub site: Site,
+}
+
+/// An instruction that was withheld from the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Blinded {
+    /// Number of the event in which it was executed, from 1; that is what names it.
+    pub event: u64,
+    /// The instruction, and for a weakened one what it was taken for.
+    pub what: String,
+    /// Who executed it.
+    pub pe: usize,
+    /// Virtual address of the instruction.
+    pub pc: u64,
 }
 
 /// Invalidations by one call site, and how many of them cost more than they had to.

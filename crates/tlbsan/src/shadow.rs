@@ -19,6 +19,8 @@ pub const MAX_TABLES: usize = 1 << 16;
 const MAX_ENTRIES: usize = 1 << 24;
 /// Places that one slot is followed at: a table linked in more is followed at some of them.
 const MAX_SPANS: usize = 256;
+/// Contexts that are followed.
+pub const MAX_CONTEXTS: usize = 1 << 14;
 /// Tags that a context is followed under; more are held under any ASID.
 const MAX_TAGS: usize = 16;
 
@@ -29,8 +31,17 @@ pub struct Context {
     pub root: Root,
     /// Under which tags it was loaded.
     pub tags: Vec<TagUse>,
+    /// Residues that were read through it and are open.
+    pub open: usize,
     /// Who may hold its global leaves: an invalidation by ASID leaves them.
     pub globals: TagUse,
+}
+
+impl Context {
+    /// Whether nobody can hold anything of it.
+    fn is_at_rest(&self) -> bool {
+        self.tags.is_empty() && self.globals.held == 0 && self.open == 0
+    }
 }
 
 /// Which PEs have, or had, a context under one tag.
@@ -49,6 +60,20 @@ pub struct TagUse {
 }
 
 impl TagUse {
+    /// PEs that may hold an entry which can be reached since event `since` (R3): a PE gets nothing new of a context that it
+    /// has left.
+    pub fn may_hold(&self, since: u64) -> PeSet {
+        let too_late = self.left.iter().filter(|(_, left)| *left < since).fold(0, |set, (pe, _)| set | 1 << pe);
+        self.held & (self.loaded | !too_late)
+    }
+
+    /// PEs that have left it are taken to have done so at event `time`.
+    pub fn stayed_until(&mut self, pes: PeSet, time: u64) {
+        for (_, left) in self.left.iter_mut().filter(|(pe, _)| pes >> pe & 1 != 0) {
+            *left = time;
+        }
+    }
+
     fn new(tag: Tag) -> Self {
         Self { tag, held: 0, loaded: 0, shared: 0, left: Vec::new() }
     }
@@ -104,6 +129,8 @@ pub struct TablePage {
     pub parents: Vec<Parent>,
     /// Contents as last seen.
     pub entries: Box<[u64]>,
+    /// For each of them the event since which walkers may have found it, or one that permits less.
+    pub since: Box<[u64]>,
     /// Table residues that lead here.
     pub residues: FastSet<ResidueId>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
@@ -177,6 +204,8 @@ pub struct Span {
     pub space: Space,
     /// First input address.
     pub start: u64,
+    /// The event since which the slot can be reached.
+    pub since: u64,
 }
 
 /// Where a slot translates, everywhere. Nearly always one place.
@@ -205,7 +234,8 @@ impl Shadow {
     pub fn add_context(&mut self, root: Root) -> ContextId {
         let id = self.next_context;
         self.next_context += 1;
-        self.contexts.insert(id, Context { root, tags: Vec::new(), globals: TagUse::new(Tag::Global) });
+        let globals = TagUse::new(Tag::Global);
+        self.contexts.insert(id, Context { root, tags: Vec::new(), open: 0, globals });
         self.by_root.insert(root, id);
         self.by_space.entry(root.space).or_default().push(id);
         id
@@ -265,16 +295,17 @@ impl Shadow {
         }
     }
 
-    /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise. An
-    /// entry of stage 2 is held by its own, and a leaf also combined with entries of stage 1.
-    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Holders {
+    /// Who may hold an entry that can be reached through a context since event `since`, by the tag it has: global for
+    /// global leaves, an ASID otherwise. An entry of stage 2 is held by its own, and a leaf also combined with entries of
+    /// stage 1.
+    pub fn holders(&self, id: ContextId, entry: &Descriptor, since: u64) -> Holders {
         let Some(context) = self.context(id) else { return Holders::new() };
-        let all = context.globals.held;
+        let all = context.globals.may_hold(since);
         let mut held: Holders = match (context.root.space.is_stage2(), entry) {
             (true, Descriptor::Leaf(_)) => [(Tag::Ipa, all), (Tag::Combined, all)].into_iter().collect(),
             (true, _) => [(Tag::Ipa, all)].into_iter().collect(),
             (false, entry) if entry.is_global() => [(Tag::Global, all)].into_iter().collect(),
-            _ => context.tags.iter().map(|tag| (tag.tag, tag.held)).collect(),
+            _ => context.tags.iter().map(|tag| (tag.tag, tag.may_hold(since))).collect(),
         };
         held.retain(|(_, pes)| *pes != 0);
         held
@@ -296,6 +327,43 @@ impl Shadow {
             }
             entry => entry.is_cacheable() && entry.is_global(),
         })
+    }
+
+    /// Notes that nobody can hold anything of a context, if that is so: no PE has it loaded, its root is empty, and what was
+    /// in it is gone from every TLB. Its root may be freed and become anything.
+    pub fn rest(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let unused = context.globals.loaded == 0 && context.open == 0;
+        if unused && self.tables.get(&context.root.table).is_none_or(TablePage::is_empty) {
+            context.tags.clear();
+            context.globals = TagUse::new(Tag::Global);
+        }
+    }
+
+    /// How many contexts are followed.
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// Whether there is no place for another context.
+    pub fn is_full(&self) -> bool {
+        self.contexts.len() >= MAX_CONTEXTS
+    }
+
+    /// Every context at rest.
+    pub fn all_resting(&self) -> Vec<ContextId> {
+        self.contexts.iter().filter(|(_, context)| context.is_at_rest()).map(|(id, _)| *id).collect()
+    }
+
+    /// The contexts at rest whose root a table is.
+    pub fn resting(&self, table: u64) -> Vec<ContextId> {
+        let Some(table) = self.tables.get(&table) else { return Vec::new() };
+        let resting = |id: &ContextId| self.contexts.get(id).is_some_and(Context::is_at_rest);
+        let roots = table.parents.iter().filter_map(|parent| match parent {
+            Parent::Root(id) => Some(*id),
+            Parent::Slot { .. } => None,
+        });
+        roots.filter(resting).collect()
     }
 
     /// The table that begins at `table`.
@@ -381,13 +449,21 @@ impl Shadow {
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
     pub fn spans(&self, table: u64, index: usize) -> (Spans, bool) {
         let mut spans = Spans::new();
-        let whole = self.collect_spans(table, index, 0, &mut spans, &mut 4096);
+        let whole = self.collect_spans(table, index, (0, 0), &mut spans, &mut 4096);
         (spans, !whole)
     }
 
-    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Spans, budget: &mut usize) -> bool {
+    fn collect_spans(
+        &self,
+        base: u64,
+        index: usize,
+        (offset, since): (u64, u64),
+        spans: &mut Spans,
+        budget: &mut usize,
+    ) -> bool {
         let Some(table) = self.tables.get(&base) else { return true };
         let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
+        let since = since.max(table.since.get(index).copied().unwrap_or(0));
         table.parents.iter().all(|parent| {
             let Some(left) = budget.checked_sub(1) else { return false };
             *budget = left;
@@ -397,13 +473,13 @@ impl Shadow {
                     // Entries past the half's size are not reachable.
                     if offset >> known.root.geometry.va_bits == 0 {
                         let start = known.root.first_va().wrapping_add(offset);
-                        spans.push(Span { context, space: known.root.space, start });
+                        spans.push(Span { context, space: known.root.space, start, since });
                     }
                     spans.len() < MAX_SPANS
                 }
                 Parent::Slot { table: above, index } => {
                     let leads = self.tables.get(&above).is_some_and(|up| up.level < table.level);
-                    !leads || self.collect_spans(above, index, offset, spans, budget)
+                    !leads || self.collect_spans(above, index, (offset, since), spans, budget)
                 }
             }
         })

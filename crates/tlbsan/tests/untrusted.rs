@@ -101,3 +101,35 @@ fn tables_that_lead_to_themselves() {
     m.store(0, 0x1000, 0x1003);
     assert!(m.model().residues().len() <= tlbsan::residue::MAX_OPEN);
 }
+
+#[test]
+fn roots_without_end() {
+    let mut m = Machine::new(Config::default());
+    let roots = 2 * tlbsan::shadow::MAX_CONTEXTS as u64;
+    for n in 0..roots {
+        m.run_in(0, 0x10_0000 + n * 0x1000, (n % 0x1_0000) as u16);
+    }
+    assert!(m.model().shadow().contexts() <= tlbsan::shadow::MAX_CONTEXTS);
+    // Empty ones give way, so that the last is followed as well as the first.
+    let last = 0x10_0000 + (roots - 1) * 0x1000;
+    m.store(0, last, 0x40_0003);
+    m.store(0, last, 0);
+    assert_eq!(m.model().residues().len(), 1);
+}
+
+#[test]
+fn violations_without_end_are_counted_and_not_told() {
+    let mut m = Machine::new(Config::default());
+    m.store(0, 0x2000, 0x10_0f43);
+    for (slot, next) in [(0x1000, 0x4000), (0x4000, 0x3000), (0x3000, 0x2000)] {
+        m.store(0, slot, next | 3);
+    }
+    m.run_in(0, 0x1000, 1);
+    let mut told = 0;
+    for pc in 0..80_000 {
+        m.at(pc, &[]);
+        m.store(0, 0x2000, 0x10_0f43 + ((pc % 2) << 12));
+        told += m.take_violations().len();
+    }
+    assert!((60_000..=1 << 16).contains(&told), "{told}");
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 pub(crate) const START: &str = r#"{"record":"start","version":3}"#;
-pub(crate) const END: &str = r#"{"record":"end","events":100,"tlbis":51,"opened":12,"cleaned":12,"violations":0,"repeats":0,"unexpected":0,"accesses":0,"remarks":0,"passed":1,"failed":0}"#;
+pub(crate) const END: &str = r#"{"record":"end","events":100,"tlbis":51,"opened":12,"cleaned":12,"violations":0,"repeats":0,"unexpected":0,"accesses":0,"mismatched":0,"remarks":0,"passed":1,"failed":0}"#;
 pub(crate) const SILENT: &str =
     r#"{"record":"case","id":1,"opened":6,"cleaned":6,"expected":[],"seen":[],"passed":true}"#;
 

@@ -10,7 +10,7 @@ use crate::report::{self, Step, Ways};
 use crate::residue::Tag;
 use crate::rules::asid;
 use crate::rules::live_change::changed_attribute;
-use crate::shadow::Parent;
+use crate::shadow::{MAX_CONTEXTS, Parent};
 use crate::walk::walk;
 use tlbsan_hint::{Cause, Kind};
 
@@ -83,6 +83,7 @@ impl Model {
     fn unload(&mut self, previous: &Loaded, pe: usize) {
         if let Some(id) = self.shadow.find(&previous.root) {
             self.shadow.unload(id, pe, self.time);
+            self.shadow.rest(id);
         }
     }
 
@@ -91,6 +92,15 @@ impl Model {
         let id = match self.shadow.find(&next.root) {
             Some(id) => id,
             None => {
+                if self.shadow.is_full() {
+                    for id in self.shadow.all_resting() {
+                        self.end_context(now.world, id);
+                    }
+                }
+                if self.shadow.is_full() {
+                    self.notice(format!("more than {MAX_CONTEXTS} roots at once: those beyond are not followed"));
+                    return;
+                }
                 let id = self.shadow.add_context(next.root);
                 let geometry = next.root.geometry;
                 self.link(now, next.root.table, Parent::Root(id), geometry.start_level, geometry);

@@ -12,6 +12,7 @@ mod tables;
 mod verdicts;
 mod ways;
 
+use crate::blind::{Blind, Blindfold, Sight};
 use crate::case::Window;
 use crate::change::{Alike, Judge, agree, forbids_more};
 use crate::descriptor::{Descriptor, Leaf, Table};
@@ -20,7 +21,7 @@ use crate::event::{Event, What, World};
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
 use crate::machine::{EL10, MAX_PES, Pe};
-use crate::report::{Record, STREAM_VERSION, Severity, Site, Summary};
+use crate::report::{Blinded, Record, STREAM_VERSION, Severity, Site, Summary};
 use crate::residue::{MAX_OPEN, Residues};
 use crate::rules::claimed;
 use crate::shadow::Shadow;
@@ -40,6 +41,8 @@ pub struct Config {
     pub tell_all: bool,
     /// Keep account of what invalidations are spent on, by call site. Takes a stack at each.
     pub cost: bool,
+    /// What the model is kept from seeing, as a test of its sight.
+    pub blind: Blind,
 }
 
 /// The model.
@@ -65,6 +68,7 @@ pub struct Model {
     time: u64,
     summary: Summary,
     records: Vec<Record>,
+    blindfold: Blindfold,
 }
 
 /// A violation that has a record.
@@ -74,7 +78,7 @@ struct Told {
     repeats: u64,
 }
 
-/// Places in the code of which a verdict or remark was told; when there are more, each is told again.
+/// Places in the code of which a verdict or remark was told; when there are more, they are counted only.
 const MAX_TOLD: usize = 1 << 16;
 /// Notices made.
 const MAX_NOTICES: usize = 256;
@@ -174,6 +178,7 @@ impl Model {
             time: 0,
             summary: Summary::default(),
             records: vec![Record::Start { version: STREAM_VERSION }],
+            blindfold: Blindfold::new(config.blind),
         }
     }
 
@@ -200,13 +205,29 @@ impl Model {
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
                 let effect = Effect::new(op, pe, &self.pes[pe], self.time);
-                self.tlbi(&mut now, &effect);
+                let seen = match self.blindfold.tlbi(op) {
+                    Sight::Clear => Some(effect),
+                    Sight::Not => None,
+                    Sight::As(op) => Some(Effect::new(op, pe, &self.pes[pe], self.time)),
+                };
+                if seen != Some(effect) {
+                    self.withhold(&effect, seen.as_ref(), event.pc);
+                }
+                if let Some(effect) = seen {
+                    self.tlbi(&mut now, &effect);
+                }
             }
             What::UnknownTlbi(insn) => {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
                 self.tlbi(&mut now, &Effect::everything(pe, self.time));
             }
-            What::Dsb(dsb) => self.dsb(&mut now, dsb),
+            What::Dsb(dsb) => match self.blindfold.dsb() {
+                Sight::Clear | Sight::As(_) => self.dsb(&mut now, dsb),
+                Sight::Not => {
+                    self.residues.withhold_dsb(pe, dsb);
+                    self.blinded(pe, event.pc, dsb.to_string());
+                }
+            },
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
             What::El(el) => {
                 if self.pes[pe].el != el {
@@ -250,6 +271,11 @@ impl Model {
         &self.residues
     }
 
+    /// The tables that are followed.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
+    }
+
     fn notice(&mut self, text: String) {
         if self.noticed.len() < MAX_NOTICES && !self.noticed.contains(&text) {
             self.noticed.insert(text.clone());
@@ -287,6 +313,20 @@ impl Model {
                 self.wide_tlbis.push(*effect);
             }
         }
+    }
+
+    /// A TLBI that the model does not see, or sees as another.
+    fn withhold(&mut self, effect: &Effect, seen: Option<&Effect>, pc: u64) {
+        self.residues.withhold_tlbi(effect, seen, &self.shadow);
+        let what = match seen {
+            None => effect.op.to_string(),
+            Some(seen) => format!("{} taken for {}", effect.op, seen.op),
+        };
+        self.blinded(effect.issuer, pc, what);
+    }
+
+    fn blinded(&mut self, pe: usize, pc: u64, what: String) {
+        self.records.push(Record::Blinded(Blinded { event: self.time, what, pe, pc }));
     }
 
     /// An operation by VA removes combined entries as well: those of the intermediate addresses that stage 1 gives now.

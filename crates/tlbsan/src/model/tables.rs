@@ -9,7 +9,7 @@ use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
-use crate::shadow::{MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
+use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
 use tlbsan_hint::Kind;
 
 /// A slot of a table that has just changed.
@@ -48,6 +48,9 @@ impl Model {
     pub(super) fn stored<W: World>(&mut self, now: &mut Now<'_, W>, pa: u64, size: u64, wide: bool) {
         for slot in slots(pa, size) {
             let Some((base, index)) = self.shadow.slot(slot) else { continue };
+            if self.wake(now.world, base) {
+                continue;
+            }
             let old = self.shadow.table(base).and_then(|table| table.entries.get(index)).copied().unwrap_or(0);
             let new = now.world.load(slot).unwrap_or(0);
             if old != new {
@@ -125,6 +128,13 @@ impl Model {
         };
         let (leaves, enters) = if next(before) == next(after) { (None, None) } else { (next(before), next(after)) };
         let gone = !after.is_cacheable();
+        // What permits more agrees with what it replaces, and whoever holds that holds this. The same table leads to what it
+        // has led to all the time.
+        let goes_on =
+            before.is_cacheable() && !gone && (change == Change::None || !(leaves.is_some() || enters.is_some()));
+        if !goes_on && let Some(table) = self.shadow.table_mut(base) {
+            table.since[index] = self.time;
+        }
         let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
             for span in &spans {
@@ -135,7 +145,9 @@ impl Model {
             }
         } else if let Change::Break(_) = change {
             for span in &spans {
-                let holders = self.shadow.holders(span.context, &before);
+                let holders = self.shadow.holders(span.context, &before, span.since);
+                // Part of what is cached may agree with what the new entry leads to.
+                self.still_hold(span.context, holders.iter().fold(0, |set, (_, pes)| set | pes));
                 if live_change::is_broken(change, &before, &holders) {
                     self.live_change(now, slot, *span, (bits, before), (new, after));
                 }
@@ -167,10 +179,31 @@ impl Model {
             let tables = Tables { shadow: &self.shadow, residues: &self.residues, judge: &judge };
             let outcome = tables.newly_valid(span, slot.level, slot.geometry.shift(slot.level), &after);
             for id in outcome.healed {
-                self.retire(now.world, id);
+                if let Some(residue) = self.retire(now.world, id) {
+                    self.still_hold(residue.what.context, residue.pes());
+                }
             }
             self.verdicts(now, Kind::Remade, outcome.broken, new, Some(after));
         }
+    }
+
+    /// What `pes` have cached is right again: they are taken to hold what is in the tables now, as if they had just left.
+    fn still_hold(&mut self, context: ContextId, pes: PeSet) {
+        let time = self.time;
+        if let Some(context) = self.shadow.context_mut(context) {
+            let tags = context.tags.iter_mut().chain([&mut context.globals]);
+            tags.for_each(|tag| tag.stayed_until(pes & tag.held, time));
+        }
+    }
+
+    /// A store to the root of contexts that nobody holds anything of: they are followed again when they are loaded. Says
+    /// whether the page is none of ours any more.
+    fn wake<W: World>(&mut self, world: &mut W, base: u64) -> bool {
+        for id in self.shadow.resting(base) {
+            self.shadow.drop_context(id);
+            self.unlink(world, base, Parent::Root(id));
+        }
+        self.shadow.table(base).is_none()
     }
 
     /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
@@ -262,11 +295,16 @@ impl Model {
             }
             return;
         }
+        if now.world.load(base).is_none() {
+            self.notice(format!("the table at {base:#x} is in no memory that can be read: nothing is judged below it"));
+        }
         let load = |index: u64| now.world.load(base.wrapping_add(index * 8)).unwrap_or(0);
         let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
+        let since = vec![self.time; entries.len()].into();
         let size = entries.len() as u64 * 8;
         let parents = vec![parent];
-        let table = TablePage { level, geometry, parents, entries, residues: Default::default(), scrubbed: None };
+        let table =
+            TablePage { level, geometry, parents, entries, since, residues: Default::default(), scrubbed: None };
         let children: Vec<(usize, u64)> = table.children().collect();
         let Some(first_in) = self.shadow.insert(base, table) else {
             self.notice(format!("more than {MAX_TABLES} tables, or very large ones: those beyond are not followed"));
@@ -318,14 +356,14 @@ impl Model {
             return;
         }
         let (level, geometry) = (table.level, table.geometry);
-        let inside: Vec<(usize, u64, Descriptor)> = (0..table.entries.len())
-            .map(|index| (index, table.entries[index], table.descriptor(index)))
-            .filter(|(_, _, entry)| entry.is_cacheable())
+        let inside: Vec<(usize, u64, u64, Descriptor)> = (0..table.entries.len())
+            .map(|index| (index, table.entries[index], table.since[index], table.descriptor(index)))
+            .filter(|(.., entry)| entry.is_cacheable())
             .collect();
-        for (index, bits, entry) in inside {
+        for (index, bits, since, entry) in inside {
             let slot = Slot { table: base, index, level, geometry };
             let start = span.start.wrapping_add((index as u64) << geometry.shift(level));
-            let span = Span { start, ..span };
+            let span = Span { start, since: span.since.max(since), ..span };
             let id = self.open(now, slot, span, bits, entry, cut);
             // A table may link itself, or one above: what is followed at another level is not followed here.
             if let Descriptor::Table(next) = entry
@@ -366,7 +404,7 @@ impl Model {
         entry: Descriptor,
         cut: Cut,
     ) -> Option<ResidueId> {
-        let mut holders = self.shadow.holders(span.context, &entry);
+        let mut holders = self.shadow.holders(span.context, &entry, span.since);
         holders.iter_mut().for_each(|(_, pes)| *pes &= cut.pes);
         holders.retain(|(_, pes)| *pes != 0);
         if holders.is_empty() {
@@ -386,6 +424,9 @@ impl Model {
             through: cut.through,
         };
         let id = self.residues.open(what, holders, now.site(), cut.writer)?;
+        if let Some(context) = self.shadow.context_mut(span.context) {
+            context.open += 1;
+        }
         if let Descriptor::Table(table) = entry
             && let Some(child) = self.shadow.table_mut(table.next)
         {
@@ -408,6 +449,12 @@ impl Model {
         {
             child.residues.remove(&id);
             self.forget_if_clean(world, table.next);
+        }
+        if let Some(context) = self.shadow.context_mut(residue.what.context) {
+            context.open = context.open.saturating_sub(1);
+            if context.open == 0 {
+                self.shadow.rest(residue.what.context);
+            }
         }
     }
 }

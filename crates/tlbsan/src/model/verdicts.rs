@@ -95,7 +95,7 @@ impl Model {
                 ..blank(&now.site())
             };
             if severity == Severity::Error {
-                self.retire_with_children(now, id);
+                self.retire_with_children(now, id, cause);
                 self.count(Verdict::from(&violation));
             }
             match stories.iter_mut().find(|story| story.cause == cause && !self.config.tell_all) {
@@ -109,9 +109,10 @@ impl Model {
     }
 
     /// What can only be read through a residue is part of the same mistake.
-    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId) {
+    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId, cause: Cause) {
         let children = self.residues.children(id);
         if let Some(residue) = self.retire(now.world, id) {
+            self.records.extend(residue.missed(cause).map(|event| Record::Found { event }));
             let what = &residue.what;
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
@@ -124,7 +125,7 @@ impl Model {
             }
             match self.another_way(&what, pes) {
                 Some(other) => self.residues.hang_on(child, other),
-                None => self.retire_with_children(now, child),
+                None => self.retire_with_children(now, child, cause),
             }
         }
     }
@@ -148,7 +149,7 @@ impl Model {
         old: (u64, Descriptor),
         new: (u64, Descriptor),
     ) {
-        let holders = self.shadow.holders(span.context, &old.1);
+        let holders = self.shadow.holders(span.context, &old.1, span.since);
         let size = slot.geometry.size(slot.level);
         let site = now.site();
         let mut before = self.way_to(span.context, span.start, slot.table);
@@ -201,6 +202,11 @@ impl Model {
                 told.repeats += 1;
                 self.summary.repeats += 1;
             }
+            return;
+        }
+        if self.told.len() >= MAX_TOLD && !self.config.tell_all {
+            // A stream that grows with every violation would fill a disk.
+            self.summary.repeats += u64::from(error);
             return;
         }
         if error {

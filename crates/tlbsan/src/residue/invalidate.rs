@@ -3,6 +3,7 @@
 use super::explain::{LOG, Logged, Noted};
 use super::store::{List, bury};
 use super::{Ids, Residue, ResidueId, Residues, Tag, list};
+use crate::blind::Help;
 use crate::descriptor::Descriptor;
 use crate::effect::{Effect, Selection};
 use crate::geometry::Space;
@@ -171,6 +172,63 @@ impl Residues {
         }
     }
 
+    /// A TLBI is withheld, or taken for another: marks what it removes and what is `seen` does not.
+    pub fn withhold_tlbi(&mut self, effect: &Effect, seen: Option<&Effect>, shadow: &Shadow) {
+        for id in self.selected(effect) {
+            let removed = self.removes(id, effect, shadow) & !seen.map_or(0, |seen| self.removes(id, seen, shadow));
+            self.mark(id, removed != 0, Help::Remove);
+        }
+    }
+
+    /// PEs from which an operation removes a residue, whatever it is tagged with.
+    fn removes(&self, id: ResidueId, effect: &Effect, shadow: &Shadow) -> PeSet {
+        let Some(residue) = self.slab.get(id) else { return 0 };
+        let around = self.around(residue, effect, shadow);
+        let from = |n| residue.suffices(n, effect, around).unwrap_or(0) & residue.holders[n].pes;
+        (0..residue.holders.len()).fold(0, |set, n| set | from(n))
+    }
+
+    /// A DSB is withheld: marks whose invalidation it completes, and whose removal it orders.
+    pub fn withhold_dsb(&mut self, pe: usize, dsb: Dsb) {
+        let ids: Vec<ResidueId> = self.iter().map(|(id, _)| id).collect();
+        let last = self.published.get(pe).map_or(0, |published| published[dsb.domain() as usize]);
+        for id in ids {
+            let Some(residue) = self.slab.get(id) else { continue };
+            let completes = residue.holders.iter().flat_map(|holder| &holder.in_flight).any(|tlbi| {
+                let domain = tlbi.op.scope.domain();
+                let enough = if tlbi.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
+                tlbi.issuer == pe && enough
+            });
+            let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
+            let written = residue.writer == Some(pe) && residue.written > last;
+            let orders = dsb.covers_stores() && (written || self.cuts.get(&residue.what.cut).is_some_and(read));
+            self.mark(id, completes, Help::Complete);
+            self.mark(id, orders, Help::Order);
+        }
+    }
+
+    fn mark(&mut self, id: ResidueId, yes: bool, help: Help) {
+        /// Withheld instructions that one residue remembers: each has one verdict.
+        const MAX_MISSED: usize = 64;
+        if yes
+            && let Some(residue) = self.slab.get_mut(id)
+            && residue.missed.len() < MAX_MISSED
+        {
+            residue.missed.push((self.now, help));
+        }
+    }
+
+    /// What an operation finds around a residue.
+    fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
+        let above = residue.what.through.and_then(|through| self.slab.get(through));
+        Around {
+            refillable: above.is_some(),
+            left_above: above.is_some_and(|above| !above.is_named_by(effect)),
+            in_run: stands_in_run(residue, shadow),
+            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
+        }
+    }
+
     /// What there is for an operation to remove; asked before it is executed.
     pub fn named(&self, effect: &Effect) -> Named {
         let mut named = Named::default();
@@ -224,14 +282,8 @@ impl Residues {
     /// Whether the operation concerned this residue at all.
     fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
         let Some(residue) = self.slab.get(id) else { return false };
-        let above = residue.what.through.and_then(|through| self.slab.get(through));
-        let refillable = above.is_some();
-        let around = Around {
-            refillable,
-            left_above: above.is_some_and(|above| !above.is_named_by(effect)),
-            in_run: stands_in_run(residue, shadow),
-            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
-        };
+        let around = self.around(residue, effect, shadow);
+        let refillable = around.refillable;
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
         for index in 0..residue.holders.len() {
@@ -261,6 +313,11 @@ impl Residues {
                 Err(Cause::WrongAsid) => {}
                 Err(cause) => {
                     let held = residue.holders[index].pes;
+                    if cause == Cause::NotOrdered {
+                        // With any of them this operation would have removed it.
+                        let orders = residue.missed.iter_mut().filter(|(_, help)| *help == Help::Order);
+                        orders.for_each(|(_, help)| *help = Help::Remove);
+                    }
                     residue.note(Noted::new(site, effect.op, cause, held, refillable));
                 }
             }

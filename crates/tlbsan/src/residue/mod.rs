@@ -18,6 +18,7 @@ mod store;
 
 pub use invalidate::{Named, Settled};
 
+use crate::blind::Help;
 use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
 use crate::hash::FastMap;
@@ -30,6 +31,7 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Few, List, Sizes, Slab, bury, push, put, take};
+use tlbsan_hint::Cause;
 
 /// Names a residue; never used twice: a place and how often it was used before.
 pub type ResidueId = u64;
@@ -124,6 +126,8 @@ pub struct Residue {
     /// TLBIs that did not suffice.
     attempts: Vec<Noted>,
     more_attempts: u64,
+    /// Withheld instructions that would have helped to remove it, by the event they were executed in.
+    missed: Vec<(u64, Help)>,
 }
 
 impl Residue {
@@ -145,6 +149,17 @@ impl Residue {
     /// Every PE that may hold it.
     pub fn pes(&self) -> PeSet {
         self.holders.iter().fold(0, |set, holder| set | holder.pes)
+    }
+
+    /// Withheld instructions that a verdict with this cause answers for.
+    pub fn missed(&self, cause: Cause) -> impl Iterator<Item = u64> + '_ {
+        let answers = move |help| match help {
+            Help::Remove => true,
+            // Another DSB came in time.
+            Help::Order => false,
+            Help::Complete => cause == Cause::NotCompleted,
+        };
+        self.missed.iter().filter(move |(_, help)| answers(*help)).map(|(event, _)| *event)
     }
 
     /// Whether it is tagged with `asid`, or with none.
@@ -235,6 +250,7 @@ impl Residues {
             children: Vec::new(),
             attempts: Vec::new(),
             more_attempts: 0,
+            missed: Vec::new(),
         });
         put(&mut self.by_span, (space, start, shift as u8), id);
         push(&self.slab, self.by_space.entry(space).or_default(), id);

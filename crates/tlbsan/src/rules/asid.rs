@@ -37,24 +37,27 @@ pub fn clashes(shadow: &Shadow, new: ContextId, tag: Tag, pe: usize, shared: boo
                 return None;
             }
             let used = other.tags.iter().find(|used| used.tag == tag)?;
-            let own = used.held & 1 << pe;
-            let pes = own | if shared { used.shared & !(1 << pe) } else { 0 };
-            let index = if pes == 0 { None } else { differs(shadow, &other.root, &root) }?;
-            Some(Clash { earlier, pes, index, own: own != 0 })
+            let own = 1 << pe;
+            let counts = own | if shared { used.shared } else { 0 };
+            let (index, since) = differs(shadow, &other.root, &root, |since| used.may_hold(since) & counts != 0)?;
+            let pes = used.may_hold(since) & counts;
+            Some(Clash { earlier, pes, index, own: pes & own != 0 })
         })
         .collect()
 }
 
-/// The first slot of `earlier` that holds something and that `new` does not say as well. An empty root clashes with nothing.
-fn differs(shadow: &Shadow, earlier: &Root, new: &Root) -> Option<usize> {
+/// The first slot of `earlier` that holds something which is `held` and that `new` does not say as well, with the event since
+/// which it does. An empty root clashes with nothing.
+fn differs(shadow: &Shadow, earlier: &Root, new: &Root, held: impl Fn(u64) -> bool) -> Option<(usize, u64)> {
     let (old, new_table) = (shadow.table(earlier.table)?, shadow.table(new.table)?);
     if new_table.is_empty() {
         return None;
     }
     let same_shape = earlier.geometry.page_shift == new.geometry.page_shift
         && earlier.geometry.start_level == new.geometry.start_level;
-    (0..old.entries.len()).find(|&index| {
+    let clashes = |&(index, since): &(usize, u64)| {
         let entry = old.descriptor(index);
-        entry != Descriptor::Nothing && !(same_shape && new_table.descriptor(index) == entry)
-    })
+        entry != Descriptor::Nothing && !(same_shape && new_table.descriptor(index) == entry) && held(since)
+    };
+    old.since.iter().copied().enumerate().find(clashes)
 }

@@ -6,8 +6,9 @@
 //! teardown would not, has been given to a new owner. A table that was linked at another place is judged when its first
 //! valid entry is written: until then both places see the same.
 //!
-//! Through the stale leaf somebody may write what is a table now. For a global leaf that EL0 cannot use this is advice:
-//! kernels free such frames before a lazy flush, by design.
+//! Through the stale leaf somebody may write what is a table now. For a leaf of the kernel's own this is advice: kernels free
+//! such frames before a lazy flush, by design. The kernel's own are leaves that EL0 cannot use and that are global, or lie in
+//! the upper half: a kernel that hides itself from EL0 (KPTI) has non-global ones there.
 
 use crate::descriptor::Descriptor;
 use crate::report::Severity;
@@ -37,8 +38,9 @@ pub fn frame_becomes_table(residues: &Residues, table: u64, size: u64) -> Vec<(R
         return Vec::new();
     }
     let leads = residues.leading_to(table, size).into_iter().filter_map(|id| {
-        let Descriptor::Leaf(leaf) = residues.get(id)?.what.entry else { return None };
-        let by_design = !leaf.non_global && !leaf.el0;
+        let what = &residues.get(id)?.what;
+        let Descriptor::Leaf(leaf) = what.entry else { return None };
+        let by_design = !leaf.el0 && (!leaf.non_global || what.start >> 63 != 0);
         Some((id, if by_design { Severity::Advice } else { Severity::Error }))
     });
     leads.collect()

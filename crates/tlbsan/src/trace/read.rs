@@ -152,7 +152,7 @@ impl<R: Read> Replay<R> {
             return Err(TraceError { offset: 10, wrong: Wrong::Malformed("an unknown setting") });
         }
         let set = |bit: u8| header[10] >> bit & 1 != 0;
-        let config = Config { ignore_hints: set(0), tell_all: set(1), cost: set(2) };
+        let config = Config { ignore_hints: set(0), tell_all: set(1), cost: set(2), ..Config::default() };
         Ok(Self {
             source,
             config,

@@ -98,9 +98,11 @@ impl Geometry {
             (true, true, 3) | (true, false, 1 | 2) => {
                 let permits = (bits ^ (1 << 7 | 3 << 53)) & (1 << 6 | 1 << 7 | 3 << 53);
                 let permits = if bit(51) { permits | WRITABLE } else { permits };
+                // nT is a block's; in a page's descriptor the bit belongs to the address.
+                let nt = if level < 3 { 1 << 16 } else { 0 };
                 Desc::Leaf {
                     output: bits & address & !(self.span(level) - 1),
-                    attributes: bits & (7 << 2 | 1 << 5 | 3 << 8 | NG | 1 << 16 | 1 << 50 | 1 << 52),
+                    attributes: bits & (7 << 2 | 1 << 5 | 3 << 8 | NG | nt | 1 << 50 | 1 << 52),
                     permits,
                     cacheable: bit(10) || self.sets_af,
                 }
@@ -136,9 +138,10 @@ pub(crate) fn compare(old: &Desc, new: &Desc, same_contents: impl Fn(u64, u64) -
             Desc::Leaf { output: b, attributes: y, permits: q, .. },
         ) => {
             let tellable = a != b && ((p | q) & WRITABLE != 0 || !same_contents(a, b));
-            if x != y || tellable {
+            let narrowed = x & NG == 0 && y == x | NG;
+            if x != y && !narrowed || tellable {
                 if new.is_cacheable() { Change::Break } else { Change::Gone }
-            } else if p & !q != 0 || a != b {
+            } else if p & !q != 0 || a != b || narrowed {
                 Change::Tighten
             } else {
                 Change::None

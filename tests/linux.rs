@@ -1,0 +1,97 @@
+//! A stock Linux under the checker: silent as it is, and not silent when the checker is kept from seeing what Linux does.
+//!
+//! `make test-linux`, which fetches the kernel. The programs that run in it are in tests/guest.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use system_tests::{Linux, Withheld, needed};
+use tlbsan::trace::Replay;
+use tlbsan::{Record, What};
+
+#[test]
+fn linux_leaves_nothing_stale_behind() {
+    let mut failed = Vec::new();
+    for cpu in ["cortex-a57", "neoverse-n2", "max"] {
+        for cores in [1, 2, 4] {
+            let outcome = Linux::new(cpu, cores).run();
+            let summary = outcome.stdout.lines().last().unwrap_or_default().to_owned();
+            println!("{cpu}, {cores} vCPUs: {summary}");
+            if outcome.code != Some(0) {
+                failed.push(format!("{cpu}, {cores} vCPUs:\n{}\n{}", outcome.stdout, outcome.stderr));
+                continue;
+            }
+            let end = outcome.summary();
+            // Awake: it saw Linux' entries come and go.
+            assert!(end.opened > 100_000 && end.cleaned > 100_000 && end.tlbis > 50_000, "{end:?}");
+            assert_eq!((end.unexpected, end.violations), (0, 0), "{end:?}");
+            assert!(outcome.has_line("ok 16 - "), "every program has run: {}", outcome.stdout);
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+/// Runs Linux with some of its instructions withheld from the checker: how many, and which of them were needed and found.
+fn withhold(options: &[&str]) -> (usize, BTreeSet<u64>, BTreeSet<u64>) {
+    const SEED: &str = "20260718";
+    let trace = std::env::temp_dir().join(format!("tlbsan-linux-{}.trace", std::process::id()));
+    let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+    options.extend(["--seed", SEED, "--quiet"].map(str::to_owned));
+    // Without KASLR there is no KPTI, which would double every context switch, and with it the work of the reference; and this
+    // CPU has no FEAT_BBM, of which the reference knows nothing.
+    let linux =
+        Linux { cpu: "cortex-a57", cores: 4, append: "nokaslr", tlbsan: options.clone(), trace: Some(trace.clone()) };
+    let outcome = linux.run().expect(1);
+    let (mut withheld, mut found) = (Withheld::new(), BTreeSet::new());
+    for record in &outcome.records {
+        match record {
+            Record::Blinded(blinded) => _ = withheld.insert(blinded.event, blinded.what.contains(" taken for ")),
+            Record::Found { event } => _ = found.insert(*event),
+            _ => {}
+        }
+    }
+    assert!(resets(&trace) >= 7, "four CPUs came up, and three of them were switched off and on");
+    let needed = needed(|| Box::new(BufReader::new(File::open(&trace).expect("the trace"))), &withheld);
+    let _ = std::fs::remove_file(&trace);
+    let reported = needed.intersection(&found).count();
+    println!(
+        "{}: {} blinded, {} needed, {reported} of them reported ({} in all)",
+        options.join(" "),
+        withheld.len(),
+        needed.len(),
+        found.len()
+    );
+    let missed: Vec<&Record> = outcome
+        .records
+        .iter()
+        .filter(|record| matches!(record, Record::Blinded(b) if needed.contains(&b.event) && !found.contains(&b.event)))
+        .collect();
+    assert!(missed.is_empty(), "needed and not reported: {missed:#?}");
+    (withheld.len(), needed, found)
+}
+
+/// How many resets of PEs a trace tells of.
+fn resets(trace: &Path) -> usize {
+    let mut replay = Replay::new(BufReader::new(File::open(trace).expect("the trace"))).expect("a trace");
+    let events = std::iter::from_fn(|| replay.next_event().expect("a whole trace"));
+    events.filter(|event| event.what == What::Reset).count()
+}
+
+#[test]
+fn whatever_tlbi_linux_needs_is_missed() {
+    let (_, needed, _) = withhold(&["--blind", "tlbi:250"]);
+    assert!(needed.len() > 100, "{}", needed.len());
+}
+
+#[test]
+fn whatever_dsb_linux_needs_is_missed() {
+    let (_, needed, _) = withhold(&["--blind", "dsb:500"]);
+    assert!(needed.len() > 100, "{}", needed.len());
+}
+
+#[test]
+fn whatever_all_level_invalidation_linux_needs_is_missed() {
+    let (_, needed, _) = withhold(&["--weaken", "3"]);
+    assert!(!needed.is_empty());
+}

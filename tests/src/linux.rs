@@ -1,0 +1,54 @@
+//! Runs a stock Linux, as `script/linux` provides it, under the checker.
+
+use crate::{Outcome, artifact};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Seconds after which the host cuts a run: several times what one takes on a slow machine.
+const LIMIT: &str = "900";
+
+/// The machine that Linux is started on.
+#[derive(Clone, Debug)]
+pub struct Linux {
+    /// QEMU's name of the CPU.
+    pub cpu: &'static str,
+    /// Cores.
+    pub cores: usize,
+    /// Added to the kernel's command line.
+    pub append: &'static str,
+    /// Arguments for tlbsan.
+    pub tlbsan: Vec<String>,
+    /// Where a trace is recorded.
+    pub trace: Option<PathBuf>,
+}
+
+impl Linux {
+    /// A machine with 1 GiB.
+    pub fn new(cpu: &'static str, cores: usize) -> Self {
+        Self { cpu, cores, append: "", tlbsan: Vec::new(), trace: None }
+    }
+
+    /// QEMU's arguments.
+    pub fn qemu_arguments(&self) -> Vec<String> {
+        let [kernel, initramfs] =
+            ["linux/kernel", "linux/initramfs"].map(|file| artifact(file, "script/linux").display().to_string());
+        let append = format!("console=ttyAMA0 panic=-1 quiet {}", self.append);
+        let arguments = ["-M", "virt", "-cpu", self.cpu, "-smp", &self.cores.to_string(), "-m", "1G", "-nographic"];
+        let rest = ["-nic", "none", "-no-reboot", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append];
+        arguments.into_iter().chain(rest).map(str::to_owned).collect()
+    }
+
+    /// Runs it under the checker, from boot to power-off.
+    pub fn run(&self) -> Outcome {
+        let json = std::env::temp_dir().join(format!("tlbsan-linux-{}.json", std::process::id()));
+        let mut command = Command::new(artifact("release/tlbsan", "make build"));
+        match &self.trace {
+            Some(trace) => command.arg("record").arg("-o").arg(trace),
+            None => command.arg("run"),
+        };
+        command.args(["--timeout", LIMIT, "--json"]).arg(&json).args(&self.tlbsan);
+        let outcome = Outcome::of(command.arg("--").args(self.qemu_arguments()), &json);
+        let _ = std::fs::remove_file(&json);
+        outcome
+    }
+}
