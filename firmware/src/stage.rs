@@ -116,9 +116,7 @@ impl Pool {
 
     /// Takes a frame back, if it is one of these: a case may map others.
     pub fn take_back(&self, frame: PhysAddr) {
-        if self.all.0.contains(&frame.bits()) {
-            self.free(frame);
-        }
+        self.free(frame);
     }
 }
 
@@ -129,6 +127,10 @@ unsafe impl FrameAllocator for Pool {
     }
 
     fn free(&self, frame: PhysAddr) {
+        // In the kernel's own space a table may be another's: one that a case which failed has left there.
+        if !self.all.0.contains(&frame.bits()) {
+            return;
+        }
         if self.scribble.load(Ordering::Relaxed) {
             for offset in (0..self.frame).step_by(8) {
                 Linear.store(PhysAddr::new(frame.bits() + offset), 0xdead_dead_dead_dead);
