@@ -321,12 +321,13 @@ pub(crate) fn check_frames<G: Geometry>(frame: PhysAddr, size: u64, pa_bits: u8)
 pub(crate) struct Touched {
     first: u64,
     last: u64,
-    level: i8,
+    /// As wide as it is read: a narrow store that a wider load follows waits for the cache.
+    level: i64,
 }
 
 impl Default for Touched {
     fn default() -> Self {
-        Self { first: u64::MAX, last: 0, level: i8::MIN }
+        Self { first: u64::MAX, last: 0, level: i64::MIN }
     }
 }
 
@@ -335,7 +336,7 @@ impl Touched {
     pub(crate) fn add(&mut self, start: u64, last: u64, level: Level) {
         self.first = self.first.min(start);
         self.last = self.last.max(last);
-        self.level = self.level.max(level.number());
+        self.level = self.level.max(level.number().into());
     }
 
     #[inline(always)]
@@ -347,6 +348,6 @@ impl Touched {
     pub(crate) fn stale(self) -> Option<Stale> {
         let size = self.last.checked_sub(self.first)?.checked_add(1)?;
         let range = VaRange::new(VirtAddr::new(self.first), size).ok()?;
-        Some(Stale::new(range, Level::from_number(self.level)?, Depth::Leaf))
+        Some(Stale::new(range, Level::from_number(i8::try_from(self.level).ok()?)?, Depth::Leaf))
     }
 }
