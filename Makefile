@@ -53,6 +53,7 @@ bench: build
 	@cargo run --quiet --release -p benches --bin remedies
 	@cargo run --quiet --release -p benches --bin replay
 	@cargo run --quiet --release -p benches --bin qemu
+	@cargo run --quiet --profile speed -p benches --bin pgtable
 
 ## linux: a stock Linux and our programs for it, in target/linux
 linux: build

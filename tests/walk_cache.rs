@@ -91,8 +91,8 @@ fn check_all_cases(board: &Board) {
 fn every_form_on_every_machine_with_every_remedy() {
     for cpu in ["cortex-a57", "neoverse-n2", "max"] {
         for cores in [1, 2, 4, 8] {
-            for remedy in ["remedy=a", "remedy=b", "remedy=c", "remedy=d"] {
-                check_all_cases(&Board::new(cpu, cores, remedy));
+            for remedy in ["a", "b", "c", "d"] {
+                check_all_cases(&Board::new(cpu, cores, &format!("scenario=walk-cache remedy={remedy}")));
             }
         }
     }
@@ -100,7 +100,7 @@ fn every_form_on_every_machine_with_every_remedy() {
 
 #[test]
 fn every_form_where_the_image_is_entered_at_el2() {
-    check_all_cases(&Board { machine: ",virtualization=on", ..Board::new("max", 2, "") });
+    check_all_cases(&Board { machine: ",virtualization=on", ..Board::new("max", 2, "scenario=walk-cache") });
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn plain_qemu_shows_what_it_can() {
 #[test]
 fn twenty_runs_give_the_same_verdicts() {
     let set = || -> (BTreeSet<Verdict>, BTreeSet<(Verdict, Vec<usize>)>) {
-        let outcome = Board::new("cortex-a57", 4, "").run().expect(0);
+        let outcome = Board::new("cortex-a57", 4, "scenario=walk-cache").run().expect(0);
         (seen(&outcome), outcome.violations().iter().map(|v| (Verdict::from(*v), v.pes.clone())).collect())
     };
     let first = set();

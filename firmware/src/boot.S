@@ -115,22 +115,22 @@ function drop_to_el1
     .size   drop_to_el1, . - drop_to_el1
 
 // Whoever has business at EL2 goes on at x17 there, by HVC; so does an access that EL2 refuses.
-.macro vector instruction
+.macro el2_vector instruction
     .balign 0x80
     \instruction
 .endm
     .balign 0x800
 function el2_vectors
     .rept 4                                     // with SP_EL0
-    vector  "b ."
+    el2_vector "b ."
     .endr
-    vector  "br x17"                            // from EL2: synchronous
+    el2_vector "br x17"                         // from EL2: synchronous
     .rept 3
-    vector  "b ."
+    el2_vector "b ."
     .endr
-    vector  "br x17"                            // from EL1: synchronous
+    el2_vector "br x17"                         // from EL1: synchronous
     .rept 7
-    vector  "b ."
+    el2_vector "b ."
     .endr
     .size   el2_vectors, . - el2_vectors
 

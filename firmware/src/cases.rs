@@ -59,7 +59,7 @@ fn run_one(form: &'static Form, id: u64, as_named: bool) -> bool {
 
     hint::case_begin(id);
     if as_named {
-        form.expected.iter().copied().for_each(hint::expect);
+        form.verdicts().iter().copied().for_each(hint::expect);
     }
     // Each case has an ASID of its own; 0 is the reserved root's.
     let result = (form.play)(&Billing { asid: id as u16, as_named: as_named && !form.is_correct() });

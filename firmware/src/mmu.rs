@@ -7,7 +7,8 @@
 //! | [`STACK_BASE`]          | stacks of secondary cores, each above an unmapped guard                    |
 //! | [`DEVICE_BASE`]         | devices at their physical address, 2 MiB blocks, Device-nGnRE              |
 //!
-//! Everything here is global, and every edit turns an invalid entry valid, so nothing ever needs an invalidation. TTBR0 belongs to
+//! Everything here is global, and every edit turns an invalid entry valid, so nothing ever needs an invalidation; but for the case
+//! that splits a block of the linear map. TTBR0 belongs to
 //! the scenarios; between them it holds [`reserved_root`], an empty table.
 
 use core::{
@@ -17,7 +18,9 @@ use core::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use tlbi::{Dsb, Hardware, Issue};
+use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
+use tlbi::{Dsb, Granule, Hardware, Issue};
+use tock_registers::interfaces::Readable;
 
 use crate::{frames, sync::Lock};
 
@@ -45,6 +48,8 @@ pub const STACK_SIZE: u64 = 64 << 10;
 const PAGE: u64 = 4 << 10;
 const BLOCK_2M: u64 = 2 << 20;
 const ENTRIES: usize = 512;
+/// RAM from here on is mapped in 1 GiB blocks: tables for more are not in the pool.
+const BIG_BLOCKS_FROM: u64 = 8 << 30;
 
 /// What a mapping is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +171,16 @@ pub fn device_to_virt<T>(pa: u64) -> *mut T {
     (DEVICE_BASE + pa) as *mut T
 }
 
+/// Whether this CPU translates with pages of that size (ID_AA64MMFR0_EL1.TGran*).
+pub fn has_granule(granule: Granule) -> bool {
+    let field = |shift: u32| ID_AA64MMFR0_EL1.get() >> shift & 0xf;
+    match granule {
+        Granule::K4 => field(28) != 0xf,
+        Granule::K16 => field(20) != 0,
+        Granule::K64 => field(24) != 0xf,
+    }
+}
+
 /// Maps the RAM in `range`, rounded inwards to 2 MiB, in the linear map; returns what is mapped of it. What is already mapped
 /// stays as it is.
 ///
@@ -238,7 +253,7 @@ fn map_one(va: u64, pa: u64, len: u64, kind: Kind) -> Result<u64, MapError> {
             table = old & 0x0000_ffff_ffff_f000;
         } else if old & 1 != 0 {
             return Ok(span - va % span);
-        } else if level > 0 && (va | pa).is_multiple_of(span) && len >= span {
+        } else if level > 0 && span <= largest_block(pa) && (va | pa).is_multiple_of(span) && len >= span {
             let leaf = if level == 3 { 0b11 } else { 0b01 };
             slot.store(pa | kind.attributes() | leaf, Ordering::Relaxed);
             return Ok(span);
@@ -249,6 +264,11 @@ fn map_one(va: u64, pa: u64, len: u64, kind: Kind) -> Result<u64, MapError> {
         }
     }
     unreachable!("level 3 either holds a leaf or takes one")
+}
+
+/// The largest block that maps `pa`. Most RAM is in blocks of 2 MiB, so that a case can split one and everything else stays.
+fn largest_block(pa: u64) -> u64 {
+    if pa < BIG_BLOCKS_FROM { BLOCK_2M } else { u64::MAX }
 }
 
 /// A zeroed table: from the pool, then from the frame allocator.

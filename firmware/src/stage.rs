@@ -1,12 +1,15 @@
 //! Where a case is played: an address space of its own on every core, frames that come back in the order they went, and a place
 //! to say what was seen.
 
-use alloc::{collections::VecDeque, format, string::String};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, TTBR0_EL1};
-use pgtable::{AddressSpace, Attributes, Error, FrameAllocator, Remedy, TableMemory};
-use tlbi::{Asid, Features, Hardware, Issue, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, TCR_EL1, TTBR0_EL1};
+use pgtable::{AddressSpace, Attributes, Error, FrameAllocator, Geometry, K4, Lower, Remedy, TableMemory};
+use tlbi::{Asid, Features, Hardware, Invalidation, Issue, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use crate::{
@@ -54,24 +57,44 @@ unsafe impl TableMemory for Linear {
     }
 }
 
+/// Adjacent frames of the system's, aligned to all that they are.
+pub struct Block(Range<u64>);
+
+impl Block {
+    /// `size` bytes, a power of two, if there are so many to spare.
+    pub fn new(size: u64) -> Option<Self> {
+        let start = frames::alloc_pages((size / frames::FRAME_SIZE) as usize)?;
+        Some(Self(start..start + size))
+    }
+
+    /// The address `offset` bytes into it.
+    pub fn at(&self, offset: u64) -> PhysAddr {
+        PhysAddr::new(self.0.start + offset)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        frames::free_pages(self.0.start, ((self.0.end - self.0.start) / frames::FRAME_SIZE) as usize);
+    }
+}
+
 /// Frames of one case. The one freed last is handed out last: a table that is freed must not come back as its own successor, for
 /// linking the same table again is no fault.
 pub struct Pool {
     free: Lock<VecDeque<u64>>,
-    size: usize,
+    all: Block,
+    frame: u64,
     scribble: AtomicBool,
 }
 
 impl Pool {
-    /// `size` frames.
-    fn new(size: usize) -> Result<Self, String> {
-        let free = Lock::new(VecDeque::with_capacity(size));
-        let pool = Self { free, size, scribble: AtomicBool::new(false) };
-        for _ in 0..size {
-            let frame = frames::alloc().ok_or_else(|| format!("no memory for {size} frames"))?;
-            pool.free.lock().push_back(frame);
-        }
-        Ok(pool)
+    /// As many frames of `frame` bytes as a case may use.
+    fn new(frame: u64) -> Result<Self, String> {
+        let all =
+            Block::new(FRAMES * frame).ok_or_else(|| format!("no memory for {FRAMES} frames of {frame} bytes"))?;
+        let free = Lock::new(all.0.clone().step_by(frame as usize).collect());
+        Ok(Self { free, all, frame, scribble: AtomicBool::new(false) })
     }
 
     /// Whether frames that come back are filled with a pattern, which a walker would take for entries.
@@ -79,15 +102,23 @@ impl Pool {
         self.scribble.store(on, Ordering::Relaxed);
     }
 
+    /// Writes `word` into the frame that is handed out next.
+    pub fn scribble_on_next(&self, offset: u64, word: u64) {
+        if let Some(frame) = self.free.lock().front() {
+            Linear.store(PhysAddr::new(frame + offset), word);
+        }
+    }
+
     /// Frames that somebody has.
     pub fn used(&self) -> usize {
-        self.size - self.free.lock().len()
+        FRAMES as usize - self.free.lock().len()
     }
-}
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.free.lock().drain(..).for_each(frames::free);
+    /// Takes a frame back, if it is one of these: a case may map others.
+    pub fn take_back(&self, frame: PhysAddr) {
+        if self.all.0.contains(&frame.bits()) {
+            self.free(frame);
+        }
     }
 }
 
@@ -99,7 +130,7 @@ unsafe impl FrameAllocator for Pool {
 
     fn free(&self, frame: PhysAddr) {
         if self.scribble.load(Ordering::Relaxed) {
-            for offset in (0..PAGE).step_by(8) {
+            for offset in (0..self.frame).step_by(8) {
                 Linear.store(PhysAddr::new(frame.bits() + offset), 0xdead_dead_dead_dead);
             }
         }
@@ -113,13 +144,16 @@ pub struct OnePe;
 // SAFETY: there is no scheduler; code stays on the core that runs it.
 unsafe impl Pinned for OnePe {}
 
+/// The shape of most spaces.
+pub type Usual = Lower<K4, 48>;
+
 /// The space of a case.
-pub type Space<'s> = AddressSpace<Linear, &'s Pool>;
+pub type Space<'s, G = Usual> = AddressSpace<Linear, &'s Pool, G>;
 
 /// What a case is played on.
-pub struct Stage<'s> {
+pub struct Stage<'s, G = Usual> {
     /// Its space.
-    pub space: Space<'s>,
+    pub space: Space<'s, G>,
     /// Cores that take part: 0..cores.
     pub cores: usize,
     /// Data frames and tables come from here.
@@ -134,7 +168,7 @@ pub struct Stage<'s> {
 }
 
 /// Frames that a case may use.
-const FRAMES: usize = 512;
+const FRAMES: u64 = 512;
 
 impl Stage<'_> {
     /// Plays `play` on a fresh stage with address space `asid` and returns what went wrong, if anything. The space is loaded on
@@ -142,20 +176,39 @@ impl Stage<'_> {
     ///
     /// What `loss` names is lost while the case plays; how it was set up and how it ends is not touched.
     pub fn play(asid: u16, loss: Loss, play: &(dyn Fn(&Stage<'_>, usize) + Sync)) -> Result<(), String> {
+        Self::play_with(asid, loss, Features::detect(), play)
+    }
+}
+
+impl<G: Geometry> Stage<'_, G> {
+    /// [`play`](Stage::play) in a space of any shape with 48-bit addresses, with some of the CPU's features. In the upper half that is
+    /// the kernel's own space, which every core runs in.
+    pub fn play_with(
+        asid: u16,
+        loss: Loss,
+        features: Features,
+        play: &(dyn Fn(&Stage<'_, G>, usize) + Sync),
+    ) -> Result<(), String> {
         let remedy = remedy_from_bootargs()?;
         let loss = match (loss, bootargs::number("drop")) {
             (Loss::Nothing, Ok(Some(n))) => Loss::Nth(n as usize),
             (_, Err(word)) => return Err(format!("drop={word}: not the number of an instruction")),
             (loss, _) => loss,
         };
-        let pool = Pool::new(FRAMES)?;
+        let pool = Pool::new(G::PAGE)?;
         // SAFETY: the image runs at EL1.
         let hardware = unsafe { Hardware::new() };
-        let tlb = Tlb::new(Tampered::new(hardware), Features::detect());
+        let tlb = Tlb::new(Tampered::new(hardware), features);
         let pa_bits = [32, 36, 40, 42, 44, 48, 52].get(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) as usize);
-        let space = AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits.copied().unwrap_or(32))
-            .map_err(|error| format!("{error}"))?
-            .with_remedy(remedy);
+        let pa_bits = pa_bits.copied().unwrap_or(32);
+        let space = if G::UPPER {
+            // SAFETY: tables of this shape, made by boot.S and mmu.rs, whose memory the linear map holds; global. Nothing else is
+            // mapped while a case runs, and every table of theirs holds something else as well.
+            unsafe { AddressSpace::adopt(Linear, &pool, None, pa_bits, PhysAddr::new(mmu::kernel_root_pa())) }
+        } else {
+            AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits).map_err(|error| format!("{error}"))?
+        };
+        let space = space.with_remedy(remedy);
         let cores = smp::core_count();
         let stage =
             Stage { space, cores, pool: &pool, tlb, remedy, steps: Steps::new(cores), failure: Lock::new(None) };
@@ -165,11 +218,17 @@ impl Stage<'_> {
         smp::run(stage.cores, &|core| {
             // Nobody begins before everybody has the space, nor leaves it before everybody has ended: which cores may hold an
             // entry must not be left to chance.
-            entry.everyone(0, || load(hardware, stage.space.ttbr()));
+            entry.everyone(0, || {
+                if !G::UPPER {
+                    load::<G>(hardware, stage.space.ttbr());
+                }
+            });
             entry.reach(1);
             play(&stage, core);
         });
-        smp::run(stage.cores, &|_| load(hardware, mmu::reserved_root_pa()));
+        if !G::UPPER {
+            smp::run(stage.cores, &|_| unload(hardware));
+        }
         let (issued, more) = Tampered::close();
         if bootargs::flag("issued") {
             crate::println!("# issued, {more} more:");
@@ -177,8 +236,15 @@ impl Stage<'_> {
         }
 
         let Stage { space, tlb, failure, .. } = stage;
-        // SAFETY: every core has left it for the reserved root, in the second job above.
-        unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.free(released.frame)) };
+        if G::UPPER {
+            space.reclaim();
+        } else {
+            // SAFETY: every core has left it for the reserved root, in the second job above.
+            unsafe { space.destroy(&tlb, &OnePe, &mut |released| pool.take_back(released.frame)) };
+        }
+        if G::GRANULE != Usual::GRANULE {
+            smp::run(cores, &|_| load::<Usual>(hardware, mmu::reserved_root_pa()));
+        }
         let lost = pool.used();
         match failure.into_inner() {
             Some(failure) => Err(failure),
@@ -220,18 +286,28 @@ impl Stage<'_> {
 
     /// Maps the page at `va` to `frame`, in a change of its own.
     pub fn map(&self, va: u64, frame: PhysAddr) {
+        let page = range(va, G::PAGE);
         let mapped =
-            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page(va), frame, Attributes::USER_DATA));
+            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page, frame, Attributes::USER_DATA));
         self.expect("map", mapped);
     }
 
     /// Reads the word at `va` through the space on this core, which must be `mark`.
     #[inline(always)]
     pub fn sees(&self, core: usize, va: u64, mark: u64) {
+        self.sees_one_of(core, va, &[mark]);
+    }
+
+    /// The same where several words are right.
+    #[inline(always)]
+    pub fn sees_one_of(&self, core: usize, va: u64, marks: &[u64]) {
         // SAFETY: aligned; the spaces of cases map frames of their pool only.
         match unsafe { probe::read(va) } {
-            Ok(value) if value == mark => {}
-            Ok(value) => self.fail(format!("core {core} reads {value:#x} at {va:#x}, not {mark:#x}")),
+            Ok(value) if marks.contains(&value) => {}
+            Ok(value) => {
+                let wanted: Vec<String> = marks.iter().map(|mark| format!("{mark:#x}")).collect();
+                self.fail(format!("core {core} reads {value:#x} at {va:#x}, not {}", wanted.join(" or ")));
+            }
             Err(fault) => self.fail(format!("core {core} faults at {va:#x} (ESR {:#x})", fault.0)),
         }
     }
@@ -258,16 +334,44 @@ fn remedy_from_bootargs() -> Result<Remedy, String> {
     }
 }
 
-/// The page at `va`.
+/// The 4 KiB page at `va`.
 pub fn page(va: u64) -> VaRange {
-    match VaRange::new(VirtAddr::new(va), PAGE) {
+    range(va, PAGE)
+}
+
+/// `size` bytes from `va` on.
+pub fn range(va: u64, size: u64) -> VaRange {
+    match VaRange::new(VirtAddr::new(va), size) {
         Ok(range) => range,
-        Err(error) => panic!("a scenario's page: {error}"),
+        Err(error) => panic!("a scenario's range: {error}"),
     }
 }
 
-/// Translates the lower half through `ttbr0` from now on, on this core.
-fn load(hardware: Hardware, ttbr0: u64) {
+/// Translates the lower half through tables of shape `G` from now on, on this core; nothing is loaded there.
+fn load<G: Geometry>(hardware: Hardware, ttbr0: u64) {
+    // T0SZ and TG0; the other half keeps its own.
+    const SHAPE: u64 = 0x3f | 0b11 << 14;
+    let tcr = TCR_EL1.get() & !(SHAPE | NO_WALKS) | G::tcr();
+    if tcr != TCR_EL1.get() {
+        TCR_EL1.set(tcr | NO_WALKS);
+        hardware.isb();
+        // What a TLB keeps of TCR_EL1 goes.
+        Tlb::new(hardware, Features::detect()).invalidate(&OnePe, &Invalidation::all().local()).sync();
+    }
     TTBR0_EL1.set(ttbr0);
+    TCR_EL1.set(tcr);
     hardware.isb();
 }
+
+/// Leaves the space that is loaded on this core. The empty root is one of 4 KiB tables: with others loaded it is not walked.
+fn unload(hardware: Hardware) {
+    if TCR_EL1.get() >> 14 & 0b11 != 0 {
+        TCR_EL1.set(TCR_EL1.get() | NO_WALKS);
+        hardware.isb();
+    }
+    TTBR0_EL1.set(mmu::reserved_root_pa());
+    hardware.isb();
+}
+
+/// TCR_EL1.EPD0: a TLB miss in the lower half faults.
+const NO_WALKS: u64 = 1 << 7;

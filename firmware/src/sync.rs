@@ -57,6 +57,11 @@ pub fn wait_until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sleeps for the shortest while, so that a host with fewer CPUs than cores runs the others.
+pub fn rest() {
+    nap(NAP_MIN_US * ticks(1) / 1000);
+}
+
 /// Sleeps in WFI until so many ticks have passed or an interrupt is pending.
 ///
 /// The timer that ends the nap wakes WFI but is never taken: IRQs are masked meanwhile and the timer is off before they are unmasked.

@@ -62,21 +62,52 @@ pub(crate) trait Owner<M, G> {
 
 impl<M: TableMemory, G: Geometry, F: FnMut(Released) + ?Sized> Owner<M, G> for &mut F {
     fn leaves(&mut self, va: VirtAddr, descriptor: Descriptor, level: Level, count: u64) {
-        let first = Released::new::<G>(va, descriptor, level);
-        for n in 0..count {
-            let distance = n << G::shift(level);
-            let va = VirtAddr::new(va.bits() + distance);
-            self(Released { va, frame: PhysAddr::new(first.frame.bits() + distance), ..first });
-        }
+        release_leaves::<G, F>(va, descriptor, level, count, self);
     }
 
     fn table(&mut self, memory: &M, table: PhysAddr, start: VirtAddr) {
-        for index in 0..G::ENTRIES {
-            let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
-            if descriptor.kind::<G>(Level::L3) == Kind::Leaf {
-                let va = VirtAddr::new(start.bits().wrapping_add(index as u64 * G::PAGE));
-                self(Released::new::<G>(va, descriptor, Level::L3));
-            }
+        release_table::<M, G, F>(memory, table, start, self);
+    }
+}
+
+// Functions of their own, whose argument nothing else points at: so a compiler may keep in registers what the closure counts.
+
+fn release_leaves<G: Geometry, F: FnMut(Released) + ?Sized>(
+    va: VirtAddr,
+    descriptor: Descriptor,
+    level: Level,
+    count: u64,
+    owner: &mut F,
+) {
+    let first = Released::new::<G>(va, descriptor, level);
+    for n in 0..count {
+        let distance = n << G::shift(level);
+        let va = VirtAddr::new(va.bits() + distance);
+        owner(Released { va, frame: PhysAddr::new(first.frame.bits() + distance), ..first });
+    }
+}
+
+fn release_table<M: TableMemory, G: Geometry, F: FnMut(Released) + ?Sized>(
+    memory: &M,
+    table: PhysAddr,
+    start: VirtAddr,
+    owner: &mut F,
+) {
+    // Some at a time: not across atomic loads.
+    const READ: usize = 16;
+    let is_leaf = |descriptor: &Descriptor| descriptor.kind::<G>(Level::L3) == Kind::Leaf;
+    for first in (0..G::ENTRIES).step_by(READ) {
+        let read: [Descriptor; READ] =
+            core::array::from_fn(|n| Descriptor::from_bits(memory.load(entry(table, first + n))));
+        let mut release = |n: usize, descriptor: Descriptor| {
+            let va = VirtAddr::new(start.bits().wrapping_add((first + n) as u64 * G::PAGE));
+            owner(Released::new::<G>(va, descriptor, Level::L3));
+        };
+        let read_with_index = read.into_iter().enumerate();
+        if Descriptor::all_pages(read.into_iter()) {
+            read_with_index.for_each(|(n, descriptor)| release(n, descriptor));
+        } else {
+            read_with_index.filter(|(_, d)| is_leaf(d)).for_each(|(n, descriptor)| release(n, descriptor));
         }
     }
 }

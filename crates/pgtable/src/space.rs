@@ -146,7 +146,18 @@ impl<M: TableMemory, A: FrameAllocator, G: Geometry> AddressSpace<M, A, G> {
     fn tagged(memory: M, frames: A, asid: Option<Asid>, pa_bits: u8) -> Result<Self, Error> {
         let root = frames.allocate().ok_or(Error::OutOfFrames { tables: 1 })?;
         memory.clear(root, G::ENTRIES);
-        Ok(Self {
+        // SAFETY: an empty table that nobody else has.
+        Ok(unsafe { Self::adopt(memory, frames, asid, pa_bits, root) })
+    }
+
+    /// A space of tables that exist already, and may be in use: those that a kernel's boot code has made.
+    ///
+    /// # Safety
+    /// `root` and what hangs below it are tables of this shape, within reach of `memory`, in none of whose table descriptors bits
+    /// 58:55 are set; nobody else writes to them any more, hardware aside. A table that becomes empty goes to `frames`.
+    /// Without an ASID every mapping in them is global, with one none is.
+    pub unsafe fn adopt(memory: M, frames: A, asid: Option<Asid>, pa_bits: u8, root: PhysAddr) -> Self {
+        Self {
             memory,
             frames,
             root,
@@ -160,7 +171,7 @@ impl<M: TableMemory, A: FrameAllocator, G: Geometry> AddressSpace<M, A, G> {
             #[cfg(feature = "fault-injection")]
             fault: core::sync::atomic::AtomicU8::new(0),
             geometry: PhantomData,
-        })
+        }
     }
 
     /// The same space with another remedy for changes that end while others are open.

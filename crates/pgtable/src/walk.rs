@@ -92,8 +92,25 @@ impl<M: TableMemory, G: Geometry> Pages<'_, M, G> {
     /// The entries as they are read.
     #[inline(always)]
     pub fn entries(&self) -> impl Iterator<Item = Descriptor> + '_ {
-        let count = ((self.last.bits() - self.start.bits()) >> G::shift(Level::L3)) as usize + 1;
-        (0..count).map(|index| Descriptor::from_bits(self.memory.load(entry(self.slot, index))))
+        (0..self.len()).map(|index| self.read(index))
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        ((self.last.bits() - self.start.bits()) >> G::shift(Level::L3)) as usize + 1
+    }
+
+    /// One of them, read now.
+    #[inline(always)]
+    pub(crate) fn read(&self, index: usize) -> Descriptor {
+        Descriptor::from_bits(self.memory.load(entry(self.slot, index)))
+    }
+
+    /// Stores to one of them.
+    #[inline(always)]
+    pub(crate) fn set(&self, index: usize, new: Descriptor) {
+        self.memory.store(entry(self.slot, index), new.bits());
     }
 
     /// The visit of one of them, as it was read.

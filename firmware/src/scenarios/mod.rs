@@ -2,11 +2,12 @@
 
 use alloc::string::String;
 
-use tlbi::Features;
+use tlbi::{Features, Granule};
 use tlbsan_hint::Expected;
 
-use crate::{platform::bootargs, smp};
+use crate::{mmu, platform::bootargs, smp, stage::Block};
 
+pub mod edits;
 pub mod stress;
 pub mod walk_cache;
 
@@ -28,6 +29,10 @@ pub enum Need {
     NoWaitAlone,
     /// It is no fault with FEAT_ETS2.
     NoEts2,
+    /// The CPU translates with pages of this size.
+    Granule(Granule),
+    /// So many adjacent bytes of RAM that nobody else uses.
+    Spare(u64),
 }
 
 impl Need {
@@ -40,6 +45,9 @@ impl Need {
                 Some("remedy d waits for another core")
             }
             Self::NoEts2 if Features::detect().ets2 => Some("no fault with FEAT_ETS2"),
+            Self::Granule(Granule::K16) if !mmu::has_granule(Granule::K16) => Some("no 16 KiB pages on this CPU"),
+            Self::Granule(Granule::K64) if !mmu::has_granule(Granule::K64) => Some("no 64 KiB pages on this CPU"),
+            Self::Spare(size) if Block::new(size).is_none() => Some("not enough RAM for such a block"),
             _ => None,
         }
     }
@@ -55,6 +63,8 @@ pub struct Form {
     pub needs: &'static [Need],
     /// The verdicts that the checker must reach, no more and no fewer.
     pub expected: &'static [Expected],
+    /// Those on a CPU with FEAT_BBM 2 or more, where they are others.
+    pub expected_bbm2: Option<&'static [Expected]>,
     /// Plays it.
     pub play: fn(&Billing) -> Result<(), String>,
 }
@@ -74,6 +84,11 @@ impl Form {
         self.name.split_once('/').map_or(self.name, |(scenario, _)| scenario)
     }
 
+    /// The verdicts that the checker must reach on this CPU.
+    pub fn verdicts(&self) -> &'static [Expected] {
+        self.expected_bbm2.filter(|_| Features::detect().bbm >= 2).unwrap_or(self.expected)
+    }
+
     /// Whether it is a correct form.
     pub fn is_correct(&self) -> bool {
         self.expected.is_empty()
@@ -84,4 +99,4 @@ impl Form {
 pub const BY_NAME: &[&[Form]] = &[stress::FORMS];
 
 /// All others, in the order they run.
-pub const ALL: &[&[Form]] = &[walk_cache::FORMS];
+pub const ALL: &[&[Form]] = &[walk_cache::FORMS, edits::FORMS, edits::KERNEL_FORMS];

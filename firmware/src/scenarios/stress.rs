@@ -31,12 +31,20 @@ use crate::{
 
 /// They run by name alone. What the faulty one is caught at is up to chance, so it expects nothing of itself.
 pub const FORMS: &[Form] = &[
-    Form { name: "stress/correct", judge: Judge::Cores, needs: &[], expected: &[], play: |b| play(b, None) },
+    Form {
+        name: "stress/correct",
+        judge: Judge::Cores,
+        needs: &[],
+        expected: &[],
+        expected_bbm2: None,
+        play: |b| play(b, None),
+    },
     Form {
         name: "stress/lost-freed-tables",
         judge: Judge::Tlbsan,
         needs: &[Need::TwoCores],
         expected: &[],
+        expected_bbm2: None,
         play: |b| play(b, Some(Fault::LostFreedTables)),
     },
 ];

@@ -157,14 +157,17 @@ impl<G: Geometry> Plan<G> {
         }
     }
 
+    /// Whether leaves may stand at `level`, where all that an entry translates is mapped: virtual and physical addresses are
+    /// aligned alike, or not, in the whole range.
+    #[inline(always)]
+    fn has_leaves(&self, level: Level) -> bool {
+        level == Level::L3 || (level >= self.largest && G::has_leaves(level) && self.offset & (G::size(level) - 1) == 0)
+    }
+
     /// Whether a leaf at `level` fits where it would translate from `start` to `last`.
     #[inline(always)]
     fn fits(&self, level: Level, start: u64, last: u64) -> bool {
-        level == Level::L3
-            || (level >= self.largest
-                && G::has_leaves(level)
-                && last - start == G::size(level) - 1
-                && (start | self.offset) & (G::size(level) - 1) == 0)
+        self.has_leaves(level) && (level == Level::L3 || last - start == G::size(level) - 1)
     }
 
     /// The addresses that are mapped by contiguous runs at `level`, if the entries there are leaves.
@@ -174,11 +177,7 @@ impl<G: Geometry> Plan<G> {
         if !self.runs || G::run(level) == 1 || self.offset & (size - 1) != 0 {
             return (1, 0);
         }
-        let (start, last) = (self.range.start().bits(), self.range.last().bits());
-        // Inclusive ends: the half may begin at 0 and end at 2^64. An empty part has its end before its start.
-        let first = start.checked_add(size - 1).map(|first| first & !(size - 1));
-        let end = if last & (size - 1) == size - 1 { Some(last) } else { (last & !(size - 1)).checked_sub(1) };
-        first.zip(end).unwrap_or((1, 0))
+        aligned_part(self.range.start().bits(), self.range.last().bits(), size)
     }
 
     #[inline(always)]
@@ -193,9 +192,19 @@ impl<G: Geometry> Plan<G> {
             return 0;
         }
         let Some(below) = level.below().filter(|below| *below != Level::L3) else { return 1 };
-        let mut tables = 1;
-        for_parts::<G>(below, start, last, |_, start, last| tables += self.tables(below, start, last));
-        tables
+        let size = G::size(below);
+        let parts = (last >> G::shift(below)) - (start >> G::shift(below)) + 1;
+        // All entries between the first and the last are alike: what one of them asks for, each does.
+        let first = start | (size - 1);
+        let tables = self.tables(below, start, last.min(first));
+        match parts {
+            1 => 1 + tables,
+            2 => 1 + tables + self.tables(below, first + 1, last),
+            _ => {
+                let between = self.tables(below, first + 1, first + size);
+                1 + tables + (parts - 2) as usize * between + self.tables(below, last & !(size - 1), last)
+            }
+        }
     }
 
     /// A complete table at `level` for `start` to `last`; every table below it that is covered whole, and every one at level 3, is
@@ -209,52 +218,73 @@ impl<G: Geometry> Plan<G> {
     ) -> Option<PhysAddr> {
         let table = reserve.pop()?;
         let memory = reserve.memory;
-        let first = G::slot(table, level, VirtAddr::new(start));
-        let end = PhysAddr::new(G::slot(table, level, VirtAddr::new(last)).bits() + 8);
-        let size = 8 * G::ENTRIES as u64;
-        let (run_start, run_last) = self.runs(level);
+        let slot = |va: u64| G::slot(table, level, VirtAddr::new(va));
+        let (first, end) = (slot(start), PhysAddr::new(slot(last).bits() + 8));
         if first > table {
             memory.clear(table, ((first.bits() - table.bits()) / 8) as usize);
         }
-        if level == Level::L3 {
-            let fill = |from: u64, to: u64, contiguous| {
-                let leaf = self.page.with_contiguous(contiguous);
-                let mut slot = PhysAddr::new(first.bits() + ((from - start) >> G::GRANULE.shift() << 3));
-                let mut output = from.wrapping_add(self.offset);
-                for _ in 0..((to - from) >> G::GRANULE.shift()) + 1 {
-                    memory.store(slot, leaf.at::<G>(PhysAddr::new(output)).bits());
-                    slot = PhysAddr::new(slot.bits() + 8);
-                    output = output.wrapping_add(G::PAGE);
-                }
-            };
-            let (from, to) = (run_start.max(start), run_last.min(last));
-            if from > to {
-                fill(start, last, false);
-            } else {
-                if start < from {
-                    fill(start, from - 1, false);
-                }
-                fill(from, to, true);
-                if to < last {
-                    fill(to + 1, last, false);
-                }
-            }
-        } else if let Some(below) = level.below() {
+        // What is covered whole are leaves, if they fit; what is covered in part at either end, or does not fit, are tables.
+        let (from, to) = if self.has_leaves(level) { aligned_part(start, last, G::size(level)) } else { (1, 0) };
+        let mut tables = |start: u64, last: u64| {
+            let Some(below) = level.below() else { return };
+            let first = slot(start);
             for_parts::<G>(level, start, last, |index, start, last| {
-                let new = if self.fits(level, start, last) {
-                    self.leaf(level, start, run_start <= start && start <= run_last)
-                } else {
-                    let child = self.build::<M, A>(reserve, below, start, last);
-                    child.map_or(Descriptor::INVALID, |child| pointer::<G>(child, below, start, last))
-                };
+                let child = self.build::<M, A>(reserve, below, start, last);
+                let new = child.map_or(Descriptor::INVALID, |child| pointer::<G>(child, below, start, last));
                 memory.store(entry(first, index), new.bits());
             });
+        };
+        if from > to {
+            tables(start, last);
+        } else {
+            if start < from {
+                tables(start, from - 1);
+            }
+            let (run_from, run_to) = self.runs(level);
+            let (run_from, run_to) = (run_from.max(from), run_to.min(to));
+            if run_from > run_to {
+                self.fill(memory, slot(from), level, from, to, false);
+            } else {
+                if from < run_from {
+                    self.fill(memory, slot(from), level, from, run_from - 1, false);
+                }
+                self.fill(memory, slot(run_from), level, run_from, run_to, true);
+                if run_to < to {
+                    self.fill(memory, slot(run_to + 1), level, run_to + 1, to, false);
+                }
+            }
+            if to < last {
+                tables(to + 1, last);
+            }
         }
+        let size = 8 * G::ENTRIES as u64;
         if end.bits() < table.bits() + size {
             memory.clear(end, ((table.bits() + size - end.bits()) / 8) as usize);
         }
         Some(table)
     }
+
+    /// Leaves side by side, from `from` to `to`, the first of them at `slot`.
+    #[inline(always)]
+    fn fill<M: TableMemory>(&self, memory: &M, slot: PhysAddr, level: Level, from: u64, to: u64, contiguous: bool) {
+        let leaf = if level == Level::L3 { self.page } else { self.block }.with_contiguous(contiguous);
+        let mut slot = slot;
+        let mut output = from.wrapping_add(self.offset);
+        for _ in 0..((to - from) >> G::shift(level)) + 1 {
+            memory.store(slot, leaf.at::<G>(PhysAddr::new(output)).bits());
+            slot = PhysAddr::new(slot.bits() + 8);
+            output = output.wrapping_add(G::size(level));
+        }
+    }
+}
+
+/// The part of `start` to `last` that begins and ends at multiples of `size`; the end before the start, if there is none.
+#[inline(always)]
+fn aligned_part(start: u64, last: u64, size: u64) -> (u64, u64) {
+    // Inclusive ends: the half may begin at 0 and end at 2^64.
+    let first = start.checked_add(size - 1).map(|first| first & !(size - 1));
+    let end = if last & (size - 1) == size - 1 { Some(last) } else { (last & !(size - 1)).checked_sub(1) };
+    first.zip(end).unwrap_or((1, 0))
 }
 
 /// The entry that points at a new table at `level` of which `start` to `last` is in the range: taken, if the walk that gives tables

@@ -103,8 +103,14 @@ where
     fn change_leaves(&mut self, hold: Hold<'_, M, G>, new: impl Fn(Descriptor) -> Descriptor) {
         let (space, range) = (self.space, hold.range());
         let user_exec = self.tlb.features().errata.break_user_exec;
-        let mut change =
-            Change { new: &new, user_exec, careless: false, stale: Touched::default(), broken: Touched::default() };
+        let mut change = Change {
+            new: &new,
+            user_exec,
+            careless: false,
+            known: Known::NONE,
+            stale: Touched::default(),
+            broken: Touched::default(),
+        };
         #[cfg(feature = "fault-injection")]
         {
             change.careless = space.injected(Fault::RemapWithoutBreak);
@@ -131,6 +137,7 @@ struct Change<'n, F> {
     user_exec: bool,
     /// Nothing is broken: a fault.
     careless: bool,
+    known: Known,
     stale: Touched,
     broken: Touched,
 }
@@ -145,68 +152,50 @@ enum Verdict {
     Careful,
 }
 
+/// The verdict on the last entry: what becomes of a leaf does not depend on its address, and neighbours are mostly alike.
+#[derive(Clone, Copy)]
+struct Known {
+    fields: Descriptor,
+    level: Level,
+    /// Bits that change.
+    change: u64,
+    verdict: Verdict,
+}
+
+impl Known {
+    /// Of an invalid entry.
+    const NONE: Self = Self { fields: Descriptor::INVALID, level: Level::L3, change: 0, verdict: Verdict::Nothing };
+}
+
 impl<F: Fn(Descriptor) -> Descriptor> Change<'_, F> {
+    /// What is to be done with an entry that is no table.
     #[inline(always)]
-    fn verdict(&self, old: Descriptor, new: Descriptor, level: Level) -> Verdict {
-        if new == old {
-            Verdict::Nothing
-        } else if old.is_volatile() || self.is_break_due(old, new, level) {
-            Verdict::Careful
-        } else {
-            Verdict::Store(old.forbids_more(new))
+    fn judge<G: Geometry>(&self, known: &mut Known, old: Descriptor, level: Level) -> Verdict {
+        let fields = old.without_address::<G>();
+        if fields != known.fields || level != known.level {
+            let leaf = old.kind::<G>(level) == Kind::Leaf;
+            let new = if leaf { (self.new)(old) } else { old };
+            let verdict = if new == old {
+                Verdict::Nothing
+            } else if old.is_volatile() || self.is_break_due(old, new, level) {
+                Verdict::Careful
+            } else {
+                Verdict::Store(old.forbids_more(new))
+            };
+            *known = Known { fields, level, change: old.bits() ^ new.bits(), verdict };
         }
+        known.verdict
     }
 
     fn is_break_due(&self, old: Descriptor, new: Descriptor, level: Level) -> bool {
         !self.careless && (old.conflicts(new, level) || (self.user_exec && old.is_user_executable()))
     }
-}
 
-impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G> for Change<'_, F> {
-    #[inline(always)]
-    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
-        // What becomes of a leaf does not depend on its address, and neighbours are mostly alike.
-        let mut known = (Descriptor::INVALID, 0, Verdict::Nothing);
-        let (mut first, mut last) = (None, 0);
-        for (index, old) in at.entries().enumerate() {
-            let fields = old.without_address::<G>();
-            if fields != known.0 {
-                let leaf = old.kind::<G>(Level::L3) == Kind::Leaf;
-                let new = if leaf { (self.new)(old) } else { old };
-                known = (fields, old.bits() ^ new.bits(), self.verdict(old, new, Level::L3));
-            }
-            match known.2 {
-                Verdict::Nothing => {}
-                Verdict::Store(forbids) => {
-                    at.visit_read(index, old).set(Descriptor::from_bits(old.bits() ^ known.1));
-                    if forbids {
-                        first.get_or_insert(index);
-                        last = index;
-                    }
-                }
-                Verdict::Careful => {
-                    let _ = self.leaf(&at.visit_read(index, old));
-                }
-            }
-        }
-        if let Some(first) = first {
-            let start = at.start().bits();
-            let page = |index: usize| start + index as u64 * G::PAGE;
-            self.stale.add(page(first), page(last) | (G::PAGE - 1), Level::L3);
-        }
-        Next::Skip
-    }
-
+    /// Break-before-make, or hardware may write to it at any time.
     #[inline(never)]
-    fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
+    fn carefully<M: TableMemory, G: Geometry>(&mut self, at: &Visit<'_, M, G>) {
         let old = at.descriptor();
-        if at.kind() != Kind::Leaf {
-            return Next::Continue;
-        }
         let new = (self.new)(old);
-        if new == old {
-            return Next::Continue;
-        }
         if self.is_break_due(old, new, at.level()) {
             at.replace(Descriptor::broken);
             self.broken.add(at.start().bits(), at.last().bits(), at.level());
@@ -217,7 +206,62 @@ impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G>
                 self.stale.add(at.start().bits(), at.last().bits(), at.level());
             }
         }
-        Next::Continue
+    }
+}
+
+impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G> for Change<'_, F> {
+    #[inline(always)]
+    fn pages(&mut self, at: &Pages<'_, M, G>) -> Next {
+        let mut known = self.known;
+        let mut index = 0;
+        while index < at.len() {
+            let first = index;
+            let mut old = at.read(index);
+            let verdict = self.judge::<G>(&mut known, old, Level::L3);
+            if verdict == Verdict::Careful {
+                self.carefully(&at.visit_read(index, old));
+                index += 1;
+                continue;
+            }
+            // This one, and all that follow and are like it.
+            loop {
+                if verdict != Verdict::Nothing {
+                    at.set(index, Descriptor::from_bits(old.bits() ^ known.change));
+                }
+                index += 1;
+                if index == at.len() {
+                    break;
+                }
+                old = at.read(index);
+                if old.without_address::<G>() != known.fields {
+                    break;
+                }
+            }
+            if verdict == Verdict::Store(true) {
+                let page = |index: usize| at.start().bits() + index as u64 * G::PAGE;
+                self.stale.add(page(first), page(index - 1) | (G::PAGE - 1), Level::L3);
+            }
+        }
+        self.known = known;
+        Next::Skip
+    }
+
+    #[inline(always)]
+    fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
+        let old = at.descriptor();
+        let mut known = self.known;
+        match self.judge::<G>(&mut known, old, at.level()) {
+            Verdict::Nothing => {}
+            Verdict::Store(forbids) => {
+                at.set(Descriptor::from_bits(old.bits() ^ known.change));
+                if forbids {
+                    self.stale.add(at.start().bits(), at.last().bits(), at.level());
+                }
+            }
+            Verdict::Careful => self.carefully(at),
+        }
+        self.known = known;
+        Next::Skip
     }
 }
 

@@ -120,16 +120,26 @@ where
     /// Puts a block in the place of a table, and waits until no PE can be in the table.
     fn put_block(&mut self, slot: PhysAddr, table: PhysAddr, below: Level, block: Descriptor, range: VaRange) {
         let memory = &self.space.memory;
-        let depth = Depth::Full;
-        #[cfg(feature = "fault-injection")]
-        let depth = if self.space.injected(Fault::CollapseLeafOnly) { Depth::Leaf } else { depth };
         let way = self.way();
         match way {
             Way::Break => memory.store(slot, Descriptor::INVALID.bits()),
             Way::NoTranslationConflict => memory.store_release(slot, block.with_nt(true).bits()),
             Way::Direct | Way::DirectWithoutAborts => memory.store_release(slot, block.bits()),
         }
-        self.invalidate_now(range, below, depth);
+        #[cfg(feature = "fault-injection")]
+        let careless = self.space.injected(Fault::CollapseLeafOnly);
+        #[cfg(not(feature = "fault-injection"))]
+        let careless = false;
+        if careless {
+            // In pieces: without range operations the whole of it would be done by ASID, the table too.
+            let piece = G::size(below) * 64;
+            for start in (range.start().bits()..=range.last().bits()).step_by(piece as usize) {
+                let piece = VaRange::new(VirtAddr::new(start), piece).unwrap_or(range);
+                self.invalidate_now(piece, below, Depth::Leaf);
+            }
+        } else {
+            self.invalidate_now(range, below, Depth::Full);
+        }
         // Now hardware sets no flag in the table any more.
         let mut merged = block;
         for index in 0..G::entries(below) {

@@ -92,7 +92,9 @@ impl Model {
         wide: bool,
         writer: Option<usize>,
     ) {
-        if !self.shadow.is_live(base) {
+        let (spans, more) = self.shadow.spans(base, index);
+        // What translates something somewhere is live.
+        if spans.is_empty() && !self.shadow.is_live(base) {
             self.stored_unlinked(now, base, index, new, wide, writer);
             return;
         }
@@ -116,7 +118,6 @@ impl Model {
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
-        let (spans, more) = self.shadow.spans(base, index);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }

@@ -50,6 +50,7 @@ macro_rules! forms {
             judge: $judge,
             needs: &[$($need),*],
             expected: &[$($expected),*],
+            expected_bbm2: None,
             play: $play,
         }),*]
     };
@@ -107,8 +108,13 @@ enum Reads {
 use Reads::{Fresh, Stale};
 
 impl Reads {
-    /// What is right to read: a form that is known to be faulty shows its fault where the machine shows it at all.
-    fn mark(self, billing: &Billing) -> u64 {
-        if self == Stale && billing.as_named { OLD } else { NEW }
+    /// What is right to read: a form that is known to be faulty shows its fault where the machine shows it at all. A core that has
+    /// `worked` since it read the page may have lost the old entry by that.
+    fn marks(self, billing: &Billing, worked: bool) -> &'static [u64] {
+        match self == Stale && billing.as_named {
+            false => &[NEW],
+            true if worked => &[OLD, NEW],
+            true => &[OLD],
+        }
     }
 }

@@ -43,10 +43,10 @@ const T2: usize = 1;
 
 /// The drawing above.
 pub fn play(billing: &Billing, fault: Option<Fault>, reads: Reads) -> Result<(), String> {
-    let mark = reads.mark(billing);
+    let marks = |core| reads.marks(billing, core == T1 || core == T2);
     Stage::play(billing.asid, Loss::Nothing, &|stage, core| {
         let steps = &stage.steps;
-        let everyone_reads_a = || steps.everyone(6, || stage.sees(core, A, mark));
+        let everyone_reads_a = || steps.everyone(6, || stage.sees_one_of(core, A, marks(core)));
 
         if core == T1 {
             stage.space.inject(fault);

@@ -24,7 +24,6 @@ use crate::{
 
 /// The drawing above.
 pub fn play(billing: &Billing, va: u64, loss: Loss, fault: Option<Fault>, reads: Reads) -> Result<(), String> {
-    let mark = reads.mark(billing);
     Stage::play(billing.asid, loss, &|stage, core| {
         let steps = &stage.steps;
         let reader = stage.cores - 1;
@@ -53,7 +52,7 @@ pub fn play(billing: &Billing, va: u64, loss: Loss, fault: Option<Fault>, reads:
             if loss == Loss::FullDsbsElsewhere {
                 tamper::execute_dsbs_of_another_core(|| steps.at() == 3);
             }
-            steps.step(3, || stage.sees(core, va, mark));
+            steps.step(3, || stage.sees_one_of(core, va, reads.marks(billing, core == 0)));
         }
     })
 }
