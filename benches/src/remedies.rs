@@ -226,7 +226,8 @@ fn pages(first: u64, count: u64) -> VaRange {
 fn simulate(work: Work, remedy: Remedy, features: Features, pes: usize, company: usize) -> Cost {
     let memory = Memory::new(8 * pes + 64 * company + 64);
     let machine = Pes::new(pes, work);
-    let space = AddressSpace::new(&memory, &memory, Asid::new(7), 48).expect("a frame").with_remedy(remedy);
+    let space: AddressSpace<_, _> =
+        AddressSpace::new(&memory, &memory, Asid::new(7), 48).expect("a frame").with_remedy(remedy);
     let tlb = Tlb::new(&machine, features);
     let map = |range, frame| {
         let mapped = space.change(&tlb, &OnePe, &mut |_| (), |edit| edit.map(range, frame, Attributes::USER_DATA));

@@ -61,7 +61,8 @@ function secondary_entry
     br      x8
     .size   secondary_entry, . - secondary_entry
 
-// Leaves EL2 if we are there; returns at EL1 with the MMU off and everything masked.
+// Leaves EL2 if we are there; returns at EL1 with the MMU off and everything masked. What stays at EL2 are vectors.
+    .global drop_to_el1
 function drop_to_el1
     mov64   x1, {SCTLR_MMU_OFF}
     mrs     x0, CurrentEL
@@ -78,6 +79,9 @@ function drop_to_el1
     msr     cptr_el2, x0
     msr     hstr_el2, xzr
     msr     vttbr_el2, xzr                      // VMID 0
+    adrp    x0, el2_vectors
+    add     x0, x0, :lo12:el2_vectors
+    msr     vbar_el2, x0
     mov     x0, #3                              // CNTHCTL_EL2: EL1 may use the physical counter and timer
     msr     cnthctl_el2, x0
     msr     cntvoff_el2, xzr
@@ -109,6 +113,26 @@ function drop_to_el1
     msr     elr_el2, x30
     eret
     .size   drop_to_el1, . - drop_to_el1
+
+// Whoever has business at EL2 goes on at x17 there, by HVC; so does an access that EL2 refuses.
+.macro vector instruction
+    .balign 0x80
+    \instruction
+.endm
+    .balign 0x800
+function el2_vectors
+    .rept 4                                     // with SP_EL0
+    vector  "b ."
+    .endr
+    vector  "br x17"                            // from EL2: synchronous
+    .rept 3
+    vector  "b ."
+    .endr
+    vector  "br x17"                            // from EL1: synchronous
+    .rept 7
+    vector  "b ."
+    .endr
+    .size   el2_vectors, . - el2_vectors
 
 // Two trees: TTBR0 maps the block that holds this code onto itself; TTBR1 maps the image at KERNEL_BASE with 4 KiB pages.
 function build_tables

@@ -2,7 +2,7 @@
 //!
 //! From below: [`boot`] (assembly to Rust), [`mmu`], [`frames`], [`exceptions`], [`platform`] (the board), [`console`], [`smp`],
 //! [`watchdog`], [`steer`]; on them [`stage`], where a case is played, [`tamper`], which loses instructions on purpose, the
-//! [`scenarios`], and [`cases`], which runs them.
+//! [`scenarios`], and [`cases`], which runs them. Apart from these, [`twins`]: the checker's own rules, one sequence each.
 
 #![no_std]
 #![no_main]
@@ -28,6 +28,7 @@ mod stage;
 mod steer;
 mod sync;
 mod tamper;
+mod twins;
 mod watchdog;
 
 use platform::bootargs;
@@ -47,7 +48,8 @@ pub(crate) extern "C" fn primary_main(dtb: u64, image_pa: u64) -> ! {
     exceptions::unmask();
     let limit = bootargs::number("watchdog").unwrap_or_else(|word| panic!("watchdog={word}: not a number of seconds"));
     watchdog::arm(limit.unwrap_or(WATCHDOG_SECONDS));
-    smp::start();
+    let cores = bootargs::number("cores").unwrap_or_else(|word| panic!("cores={word}: not a number of cores"));
+    smp::start(cores.map_or(usize::MAX, |cores| cores as usize));
     println!("# {}", platform::Summary);
     if bootargs::flag("verbose") {
         println!(
@@ -61,5 +63,6 @@ pub(crate) extern "C" fn primary_main(dtb: u64, image_pa: u64) -> ! {
         selftest::run();
     }
     smp::doing("running cases");
-    exit::exit(cases::run())
+    let twins = bootargs::get("scenario") == Some("twins");
+    exit::exit(if twins { twins::run() } else { cases::run() })
 }

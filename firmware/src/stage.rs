@@ -164,7 +164,7 @@ impl Stage<'_> {
         let entry = Steps::new(cores);
         smp::run(stage.cores, &|core| {
             // Nobody begins before everybody has the space: which cores may hold an entry must not be left to chance.
-            entry.everyone(0, || load(hardware, stage.space.ttbr0()));
+            entry.everyone(0, || load(hardware, stage.space.ttbr()));
             entry.reach(1);
             play(&stage, core);
             load(hardware, mmu::reserved_root_pa());

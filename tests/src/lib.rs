@@ -22,6 +22,8 @@ pub struct Board {
     pub qemu: Vec<&'static str>,
     /// Arguments for tlbsan.
     pub tlbsan: Vec<&'static str>,
+    /// Accesses that go, on purpose, where neither the tables nor anything stale leads.
+    pub mismatched: u64,
 }
 
 /// What a run left behind.
@@ -43,7 +45,7 @@ const LIMIT: &str = "120";
 impl Board {
     /// A board that runs `append`.
     pub fn new(cpu: &'static str, cores: usize, append: &str) -> Self {
-        Self { cpu, cores, machine: "", append: append.to_owned(), qemu: Vec::new(), tlbsan: Vec::new() }
+        Self { cpu, cores, machine: "", append: append.to_owned(), qemu: Vec::new(), tlbsan: Vec::new(), mismatched: 0 }
     }
 
     fn qemu_arguments(&self, append: &str) -> Vec<String> {
@@ -76,6 +78,9 @@ impl Board {
     }
 
     /// Runs it under the checker.
+    ///
+    /// # Panics
+    /// If the checker's walk of the tables and QEMU's disagree on an access, or none was compared.
     pub fn run(&self) -> Outcome {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +92,9 @@ impl Board {
         command.args(self.qemu_arguments(&format!("tlbsan {}", self.append)));
         let outcome = Outcome::of(command, &json);
         let _ = std::fs::remove_file(&json);
+        let summary = outcome.summary();
+        assert!(summary.accesses > 0, "no access was compared\n{}", outcome.stdout);
+        assert_eq!(summary.mismatched, self.mismatched, "of {} accesses\n{}", summary.accesses, outcome.stdout);
         outcome
     }
 

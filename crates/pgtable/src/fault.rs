@@ -19,4 +19,14 @@ pub enum Fault {
     LoweredBeforeFlush,
     /// A map does not look at the pending record.
     MapOverPending,
+    /// A block is replaced by a table, and a run resized, in place, whatever FEAT_BBM says.
+    SplitWithoutBbm,
+    /// A mapping gets another frame or memory type in place.
+    RemapWithoutBreak,
+    /// A part of a contiguous run is changed, and the rest of it stays contiguous.
+    ContiguousPartial,
+    /// A block in the place of a table is followed by an invalidation of leaves only.
+    CollapseLeafOnly,
+    /// A new table is linked before it is cleared.
+    TableLinkedBeforeZeroed,
 }

@@ -2,11 +2,6 @@
 
 use tlbi::PhysAddr;
 
-/// Entries in a table.
-pub const ENTRIES: usize = 512;
-/// Bytes in a table and in a page.
-pub const PAGE_SIZE: u64 = 4096;
-
 /// Access to the entries of tables by physical address. Every access of this crate to a table goes through it.
 ///
 /// # Safety
@@ -30,10 +25,11 @@ pub unsafe trait TableMemory {
     /// What the entry holds instead.
     fn compare_exchange(&self, entry: PhysAddr, old: u64, new: u64) -> Result<(), u64>;
 
-    /// Makes every entry of a table that no walker can reach invalid.
-    fn clear_table(&self, table: PhysAddr) {
-        for index in 0..ENTRIES {
-            self.store(slot(table, index), 0);
+    /// Makes `entries` adjacent entries, which no walker can reach, invalid.
+    #[inline]
+    fn clear(&self, first: PhysAddr, entries: usize) {
+        for index in 0..entries {
+            self.store(entry(first, index), 0);
         }
     }
 }
@@ -41,8 +37,9 @@ pub unsafe trait TableMemory {
 /// Frames for tables.
 ///
 /// # Safety
-/// A frame that [`allocate`](FrameAllocator::allocate) returns is 4096 bytes, aligned, reachable through the
-/// [`TableMemory`], and belongs to the caller alone until it is freed.
+/// A frame that [`allocate`](FrameAllocator::allocate) returns is one page of the space's granule, aligned to that, reachable
+/// through the [`TableMemory`], below the space's limit of physical addresses, and belongs to the caller alone until it is
+/// freed.
 pub unsafe trait FrameAllocator {
     /// A frame with any contents, or `None` if there is none.
     fn allocate(&self) -> Option<PhysAddr>;
@@ -53,24 +50,29 @@ pub unsafe trait FrameAllocator {
 
 // SAFETY: hands every call on.
 unsafe impl<M: TableMemory + ?Sized> TableMemory for &M {
+    #[inline(always)]
     fn load(&self, entry: PhysAddr) -> u64 {
         (**self).load(entry)
     }
 
+    #[inline(always)]
     fn store(&self, entry: PhysAddr, value: u64) {
         (**self).store(entry, value);
     }
 
+    #[inline(always)]
     fn store_release(&self, entry: PhysAddr, value: u64) {
         (**self).store_release(entry, value);
     }
 
+    #[inline(always)]
     fn compare_exchange(&self, entry: PhysAddr, old: u64, new: u64) -> Result<(), u64> {
         (**self).compare_exchange(entry, old, new)
     }
 
-    fn clear_table(&self, table: PhysAddr) {
-        (**self).clear_table(table);
+    #[inline(always)]
+    fn clear(&self, first: PhysAddr, entries: usize) {
+        (**self).clear(first, entries);
     }
 }
 
@@ -85,7 +87,34 @@ unsafe impl<A: FrameAllocator + ?Sized> FrameAllocator for &A {
     }
 }
 
-/// Address of the entry `index` (mod 512) of a table.
-pub(crate) const fn slot(table: PhysAddr, index: usize) -> PhysAddr {
-    PhysAddr::new(table.bits() | ((index % ENTRIES) as u64) << 3)
+/// Address of the entry `index` after `first`.
+#[inline(always)]
+pub(crate) const fn entry(first: PhysAddr, index: usize) -> PhysAddr {
+    PhysAddr::new(first.bits() + 8 * index as u64)
+}
+
+/// Frames that are nobody's, threaded through their first words: no walker knows them. Bit 0 of a link is clear, so that it
+/// looks like no valid entry; 0 is a frame too, so the end is marked otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Link(pub(crate) u64);
+
+impl Link {
+    /// Leads nowhere.
+    pub(crate) const END: Self = Self(0);
+    const SOME: u64 = 2;
+
+    pub(crate) const fn to(frame: PhysAddr) -> Self {
+        Self(frame.bits() | Self::SOME)
+    }
+
+    /// Where it leads.
+    pub(crate) const fn frame(self) -> Option<PhysAddr> {
+        if self.0 & Self::SOME != 0 { Some(PhysAddr::new(self.0 & !Self::SOME)) } else { None }
+    }
+
+    /// The frame it leads to, and the rest.
+    #[inline(always)]
+    pub(crate) fn follow<M: TableMemory>(self, memory: &M) -> Option<(PhysAddr, Self)> {
+        self.frame().map(|frame| (frame, Self(memory.load(frame))))
+    }
 }

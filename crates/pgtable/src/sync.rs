@@ -1,4 +1,4 @@
-//! The lock of a space, and waiting for another core.
+//! The lock of a record, atomics, and waiting for another core.
 
 /// A lock that waits with YIELD: `core::hint::spin_loop` is an ISB on aarch64, which would hide a missing one.
 #[cfg(not(loom))]
@@ -20,7 +20,7 @@ impl spin::RelaxStrategy for Yield {
 /// Lets another core go on.
 #[cfg(not(loom))]
 #[inline(always)]
-fn yield_now() {
+pub(crate) fn yield_now() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a hint; changes nothing.
     unsafe {
@@ -50,6 +50,12 @@ const MAX_PAUSE: u32 = 256;
 #[inline(always)]
 pub(crate) fn notify<T>(_: &Lock<T>) {}
 
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic;
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
 #[cfg(loom)]
 pub(crate) use under_loom::{Lock, notify, wait_until};
 
@@ -68,6 +74,10 @@ mod under_loom {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("no thread of a model panics")
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 

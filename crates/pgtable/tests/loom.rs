@@ -143,11 +143,11 @@ fn page(va: u64) -> VaRange {
     range(va, PAGE)
 }
 
-/// Every order with at most three preemptions: all verdicts that there were in any of them, and how many orders there were.
+/// Every order with at most two preemptions: all verdicts that there were in any of them, and how many orders there were.
 fn every_order(script: impl Fn() -> Vec<(Kind, Cause)> + Sync + Send + 'static) -> (BTreeSet<String>, usize) {
     let seen = std::sync::Arc::new(Mutex::new((BTreeSet::new(), 0)));
     let mut checker = loom::model::Builder::new();
-    checker.preemption_bound = Some(3);
+    checker.preemption_bound = Some(2);
     let found = seen.clone();
     checker.check(move || {
         let verdicts = script();

@@ -207,7 +207,6 @@ impl Plugin {
         if let Err(register) = vcpu.start(&self.api) {
             return self.checker.stop(&format!("QEMU shows no register {register} of vCPU {index}"));
         }
-        self.send(vcpu, 0, What::Reset);
     }
 
     fn translate(&self, block: *mut Block) {
@@ -446,10 +445,14 @@ impl Plugin {
         }
     }
 
-    /// One event for the model.
+    /// One event for the model. A PE comes out of reset with its first one: QEMU makes its vCPUs long before the guest switches
+    /// them on.
     fn send(&self, vcpu: &Vcpu, pc: u64, what: What) {
         if let Some(ram) = self.ram.get() {
             let mut visit = Visit { api: &self.api, ram, watched: &self.watched, vcpu };
+            if vcpu.begins() {
+                self.checker.handle(&mut visit, 0, What::Reset);
+            }
             self.checker.handle(&mut visit, pc, what);
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Vcpu {
     hcr: AtomicU64,
     /// The exception level that was told last.
     told_level: AtomicU8,
+    /// Whether anything was told of it.
+    begun: AtomicBool,
     /// Whether its ID registers were told.
     identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
@@ -54,6 +56,7 @@ impl Vcpu {
             hcr: AtomicU64::new(0),
             // What the model takes a PE for that comes out of reset.
             told_level: AtomicU8::new(1),
+            begun: AtomicBool::new(false),
             identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
@@ -65,6 +68,12 @@ impl Vcpu {
         let registers = Registers::find(api)?;
         let _ = self.registers.set(registers);
         Ok(())
+    }
+
+    /// Whether this is the first event of it.
+    pub(crate) fn begins(&self) -> bool {
+        // No swap: there is one thread.
+        !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed)
     }
 
     /// X0 to X30, and XZR for 31.

@@ -100,7 +100,7 @@ fn select(op: Op, pe: &Pe) -> Selection {
         Regime::El10 => (registers.el10(), EL10),
     };
     let wide = |places: &[usize]| {
-        places.iter().any(|place| pe.loaded.get(*place).is_some_and(|l| l.is_some_and(|l| l.root.geometry.wide)))
+        places.iter().any(|place| matches!(registers.loaded(*place), Ok(Some(loaded)) if loaded.root.geometry.wide))
     };
     let vmid = registers.vmid();
     match op.target {

@@ -347,6 +347,9 @@ pub struct Summary {
     /// Accesses whose physical address was compared with the tables'.
     #[serde(default)]
     pub accesses: u64,
+    /// Those of them that went where neither the tables nor anything stale leads.
+    #[serde(default)]
+    pub mismatched: u64,
     /// Remarks, and violations that are mere advice.
     #[serde(default)]
     pub remarks: u64,

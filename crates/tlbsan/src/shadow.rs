@@ -8,7 +8,8 @@ use crate::descriptor::Descriptor;
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
-use crate::residue::{ResidueId, Tag};
+use crate::residue::{Holders, ResidueId, Tag};
+use smallvec::SmallVec;
 
 /// Bytes of a page as sources watch it, whatever the guest's granule.
 pub const WATCHED: u64 = 4096;
@@ -28,6 +29,8 @@ pub struct Context {
     pub root: Root,
     /// Under which tags it was loaded.
     pub tags: Vec<TagUse>,
+    /// Who may hold its global leaves: an invalidation by ASID leaves them.
+    pub globals: TagUse,
 }
 
 /// Which PEs have, or had, a context under one tag.
@@ -46,6 +49,24 @@ pub struct TagUse {
 }
 
 impl TagUse {
+    fn new(tag: Tag) -> Self {
+        Self { tag, held: 0, loaded: 0, shared: 0, left: Vec::new() }
+    }
+
+    fn load(&mut self, pe: usize, shared: bool) {
+        let bit = 1 << pe;
+        self.held |= bit;
+        self.loaded |= bit;
+        self.shared = self.shared & !bit | u64::from(shared) << pe;
+    }
+
+    fn unload(&mut self, pe: usize, time: u64) {
+        self.loaded &= !(1 << pe);
+        self.shared &= !(1 << pe);
+        self.left.retain(|(other, _)| *other != pe);
+        self.left.push((pe, time));
+    }
+
     /// An invalidation of `reach`, executed at event `time`, is complete: a PE that has the context loaded, or has left it since,
     /// may have filled again.
     pub fn invalidated(&mut self, reach: PeSet, time: u64) {
@@ -158,6 +179,9 @@ pub struct Span {
     pub start: u64,
 }
 
+/// Where a slot translates, everywhere. Nearly always one place.
+pub type Spans = SmallVec<[Span; 2]>;
+
 /// All contexts and tables.
 #[derive(Clone, Debug, Default)]
 pub struct Shadow {
@@ -181,7 +205,7 @@ impl Shadow {
     pub fn add_context(&mut self, root: Root) -> ContextId {
         let id = self.next_context;
         self.next_context += 1;
-        self.contexts.insert(id, Context { root, tags: Vec::new() });
+        self.contexts.insert(id, Context { root, tags: Vec::new(), globals: TagUse::new(Tag::Global) });
         self.by_root.insert(root, id);
         self.by_space.entry(root.space).or_default().push(id);
         id
@@ -222,45 +246,56 @@ impl Shadow {
     /// Notes that `loaded` is loaded on `pe` from now on.
     pub fn load(&mut self, id: ContextId, loaded: &Loaded, pe: usize) {
         let Some(context) = self.context_mut(id) else { return };
-        let bit = 1 << pe;
+        context.globals.load(pe, loaded.shared);
         let wanted = if context.tags.len() < MAX_TAGS { Tag::Asid(loaded.asid) } else { Tag::AnyAsid };
-        let known = context.tags.iter_mut().find(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
-        let shared = if loaded.shared { bit } else { 0 };
-        match known {
-            Some(tag) => {
-                tag.held |= bit;
-                tag.loaded |= bit;
-                tag.shared = tag.shared & !bit | shared;
-            }
-            None => context.tags.push(TagUse { tag: wanted, held: bit, loaded: bit, shared, left: Vec::new() }),
-        }
+        let known = context.tags.iter().position(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
+        let place = known.unwrap_or_else(|| {
+            context.tags.push(TagUse::new(wanted));
+            context.tags.len() - 1
+        });
+        context.tags[place].load(pe, loaded.shared);
     }
 
     /// Notes that the context is no longer loaded on `pe` since event `time`. What it cached stays.
     pub fn unload(&mut self, id: ContextId, pe: usize, time: u64) {
         let Some(context) = self.context_mut(id) else { return };
-        for tag in context.tags.iter_mut().filter(|tag| tag.loaded >> pe & 1 != 0) {
-            tag.loaded &= !(1 << pe);
-            tag.shared &= !(1 << pe);
-            tag.left.retain(|(other, _)| *other != pe);
-            tag.left.push((pe, time));
+        let Context { tags, globals, .. } = context;
+        for tag in tags.iter_mut().chain([globals]).filter(|tag| tag.loaded >> pe & 1 != 0) {
+            tag.unload(pe, time);
         }
     }
 
     /// Who may hold an entry read through a context, by the tag it has: global for global leaves, an ASID otherwise. An
     /// entry of stage 2 is held by its own, and a leaf also combined with entries of stage 1.
-    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Vec<(Tag, PeSet)> {
-        let Some(context) = self.context(id) else { return Vec::new() };
-        let all = context.tags.iter().fold(0, |set, tag| set | tag.held);
-        if all == 0 {
-            return Vec::new();
-        }
-        match (context.root.space.is_stage2(), entry) {
-            (true, Descriptor::Leaf(_)) => vec![(Tag::Ipa, all), (Tag::Combined, all)],
-            (true, _) => vec![(Tag::Ipa, all)],
-            (false, entry) if entry.is_global() => vec![(Tag::Global, all)],
-            _ => context.tags.iter().filter(|tag| tag.held != 0).map(|tag| (tag.tag, tag.held)).collect(),
-        }
+    pub fn holders(&self, id: ContextId, entry: &Descriptor) -> Holders {
+        let Some(context) = self.context(id) else { return Holders::new() };
+        let all = context.globals.held;
+        let mut held: Holders = match (context.root.space.is_stage2(), entry) {
+            (true, Descriptor::Leaf(_)) => [(Tag::Ipa, all), (Tag::Combined, all)].into_iter().collect(),
+            (true, _) => [(Tag::Ipa, all)].into_iter().collect(),
+            (false, entry) if entry.is_global() => [(Tag::Global, all)].into_iter().collect(),
+            _ => context.tags.iter().map(|tag| (tag.tag, tag.held)).collect(),
+        };
+        held.retain(|(_, pes)| *pes != 0);
+        held
+    }
+
+    /// Whether the context's tables hold a global leaf. With a limit to the search: then they count as such that do.
+    pub fn has_globals(&self, id: ContextId) -> bool {
+        self.context(id).is_some_and(|context| self.finds_global(context.root.table, &mut 4096))
+    }
+
+    fn finds_global(&self, base: u64, budget: &mut usize) -> bool {
+        let Some(left) = budget.checked_sub(1) else { return true };
+        *budget = left;
+        let Some(table) = self.tables.get(&base) else { return false };
+        (0..table.entries.len()).any(|index| match table.descriptor(index) {
+            Descriptor::Table(next) => {
+                self.tables.get(&next.next).is_some_and(|child| child.level > table.level)
+                    && self.finds_global(next.next, budget)
+            }
+            entry => entry.is_cacheable() && entry.is_global(),
+        })
     }
 
     /// The table that begins at `table`.
@@ -344,13 +379,13 @@ impl Shadow {
     }
 
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
-    pub fn spans(&self, table: u64, index: usize) -> (Vec<Span>, bool) {
-        let mut spans = Vec::new();
+    pub fn spans(&self, table: u64, index: usize) -> (Spans, bool) {
+        let mut spans = Spans::new();
         let whole = self.collect_spans(table, index, 0, &mut spans, &mut 4096);
         (spans, !whole)
     }
 
-    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Vec<Span>, budget: &mut usize) -> bool {
+    fn collect_spans(&self, base: u64, index: usize, offset: u64, spans: &mut Spans, budget: &mut usize) -> bool {
         let Some(table) = self.tables.get(&base) else { return true };
         let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
         table.parents.iter().all(|parent| {

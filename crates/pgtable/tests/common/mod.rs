@@ -1,14 +1,15 @@
 //! The library on tlbsan's simulated machine: every table access, barrier and TLBI is performed there and judged.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
-use pgtable::{AddressSpace, FrameAllocator, TableMemory};
+use pgtable::{AddressSpace, FrameAllocator, Geometry, TableMemory};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use tlbi::{Asid, Dsb, Features, Issue, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
+use tlbi::{Asid, Dsb, Features, Granule, Issue, Op, PhysAddr, Pinned, Tlb, VaRange, VirtAddr};
 use tlbsan::model::Config;
 use tlbsan::report::Violation;
 use tlbsan::sim::Machine;
+use tlbsan::{Hint, IdRegister, Sysreg};
 
 pub const ASID: Asid = Asid::new(7);
 
@@ -49,6 +50,10 @@ pub struct Board {
     drop_at: Cell<Option<usize>>,
     issued: Cell<usize>,
     pub log: Mutex<Vec<String>>,
+    /// The checker is told of every table that is freed.
+    tell_freed: Cell<bool>,
+    /// A slot, and what is stored to it.
+    watched: Mutex<(u64, Vec<u64>)>,
 }
 
 // SAFETY: the Cells are used by single-threaded tests alone.
@@ -56,14 +61,51 @@ unsafe impl Sync for Board {}
 
 impl Board {
     pub fn new(frames: usize) -> Self {
+        Self::with_granule(frames, Granule::K4)
+    }
+
+    /// Frames for tables of this granule.
+    pub fn with_granule(frames: usize, granule: Granule) -> Self {
         Self {
             machine: Mutex::new(Machine::new(Config::default())),
-            pool: Mutex::new((1..=frames as u64).map(|n| n << 12).collect()),
+            pool: Mutex::new((1..=frames as u64).map(|n| n << granule.shift()).collect()),
             frames,
             fail_in: Mutex::new(-1),
             drop_at: Cell::new(None),
             issued: Cell::new(0),
             log: Mutex::new(Vec::new()),
+            tell_freed: Cell::new(false),
+            watched: Mutex::new((u64::MAX, Vec::new())),
+        }
+    }
+
+    /// From now on a table that is freed while a PE may still walk through it is a violation.
+    pub fn tell_freed(&self) {
+        self.tell_freed.set(true);
+    }
+
+    /// Fills every free frame with this word.
+    pub fn scribble(&self, word: u64) {
+        let pool = self.pool.lock().expect("no panic").clone();
+        for frame in pool {
+            (0..512).for_each(|n| self.machine().store(0, frame + 8 * n, word));
+        }
+    }
+
+    /// Notes what is stored to a slot.
+    pub fn watch(&self, slot: PhysAddr) {
+        *self.watched.lock().expect("no panic") = (slot.bits(), Vec::new());
+    }
+
+    /// What was stored to it since.
+    pub fn watched(&self) -> Vec<u64> {
+        self.watched.lock().expect("no panic").1.clone()
+    }
+
+    fn note_store(&self, slot: PhysAddr, value: u64) {
+        let mut watched = self.watched.lock().expect("no panic");
+        if watched.0 == slot.bits() {
+            watched.1.push(value);
         }
     }
 
@@ -82,6 +124,43 @@ impl Board {
             self.machine().run_in(pe, space.root().bits(), ASID.number());
         }
         space
+    }
+
+    /// An empty space of any shape, loaded on `pes` PEs whose hardware sets access flags and dirty state; global in the upper half.
+    pub fn space_of<G: Geometry>(&self, pes: usize) -> AddressSpace<&Self, &Self, G> {
+        let space = if G::UPPER {
+            AddressSpace::global(self, self, G::PA_BITS)
+        } else {
+            AddressSpace::new(self, self, ASID, G::PA_BITS)
+        };
+        let space = space.expect("a frame for the root");
+        for pe in 0..pes {
+            self.load_space(pe, &space);
+        }
+        space
+    }
+
+    /// Loads a space on a PE, and nothing in the other half.
+    pub fn load_space<G: Geometry>(&self, pe: usize, space: &AddressSpace<&Self, &Self, G>) {
+        const AS: u64 = 1 << 36;
+        const HA_HD: u64 = 3 << 39;
+        const IPS_52: u64 = 6 << 32;
+        const A1_EPD0: u64 = 1 << 22 | 1 << 7;
+        const EPD1: u64 = 1 << 23;
+        let (ttbr, half) = if G::UPPER { (Sysreg::Ttbr1El1, A1_EPD0) } else { (Sysreg::Ttbr0El1, EPD1) };
+        let mut machine = self.machine();
+        machine.write(pe, Sysreg::TcrEl1, G::tcr() | AS | HA_HD | IPS_52 | half);
+        machine.write(pe, ttbr, space.ttbr());
+        machine.write(pe, Sysreg::SctlrEl1, 1);
+        machine.isb(pe);
+    }
+
+    /// `pes` PEs have this level of FEAT_BBM; half of the levels come with range operations.
+    pub fn tlb_with_bbm(&self, pes: usize, bbm: u8) -> Tlb<&Self> {
+        for pe in 0..pes {
+            self.machine().identify(pe, IdRegister::Mmfr2, u64::from(bbm) << 52);
+        }
+        Tlb::new(self, Features { asid_bits: 16, bbm, range: bbm % 2 == 0, ..Features::NONE })
     }
 
     /// Frames in use.
@@ -133,13 +212,16 @@ unsafe impl TableMemory for Board {
         self.machine().load(pe(), entry.bits())
     }
     fn store(&self, entry: PhysAddr, value: u64) {
+        self.note_store(entry, value);
         self.machine().store(pe(), entry.bits(), value);
     }
     fn store_release(&self, entry: PhysAddr, value: u64) {
         self.store(entry, value);
     }
     fn compare_exchange(&self, entry: PhysAddr, old: u64, new: u64) -> Result<(), u64> {
-        self.machine().compare_exchange(pe(), entry.bits(), old, new).map(|_| ())
+        self.machine().compare_exchange(pe(), entry.bits(), old, new)?;
+        self.note_store(entry, new);
+        Ok(())
     }
 }
 
@@ -154,6 +236,9 @@ unsafe impl FrameAllocator for Board {
         self.pool.lock().expect("no panic").pop_front().map(PhysAddr::new)
     }
     fn free(&self, frame: PhysAddr) {
+        if self.tell_freed.get() {
+            self.machine().hint(pe(), Hint::FrameFreed { pa: frame.bits(), size: 0x1000 });
+        }
         let mut pool = self.pool.lock().expect("no panic");
         assert!(!pool.contains(&frame.bits()), "{frame} freed twice");
         pool.push_back(frame.bits());

@@ -231,10 +231,31 @@ impl Mnemonic {
         if !is_tlbi(insn) {
             return None;
         }
+        let (form, scope) = DECODE[encoding(insn)]?;
         let xt = (insn & 31) as u8;
-        Self::all().find(|m| m.insn(xt) == insn).map(|m| (m, xt))
+        Self::new(form, scope, insn >> 12 & 1 != 0).filter(|m| m.insn(xt) == insn).map(|m| (m, xt))
     }
 }
+
+/// What tells TLBI instructions apart, but for nXS: op1, CRm and op2.
+const fn encoding(insn: u32) -> usize {
+    (insn >> 9 & 0x380 | insn >> 5 & 0x7f) as usize
+}
+
+/// The form and the scope of each encoding.
+static DECODE: [Option<(Form, Scope)>; 1024] = {
+    const SCOPES: [Scope; 3] = [Scope::Local, Scope::Inner, Scope::Outer];
+    let mut table = [None; 1024];
+    let mut n = 0;
+    while n < Form::ALL.len() * SCOPES.len() {
+        let (form, scope) = (Form::ALL[n / SCOPES.len()], SCOPES[n % SCOPES.len()]);
+        if let Some(mnemonic) = Mnemonic::new(form, scope, false) {
+            table[encoding(mnemonic.insn(0))] = Some((form, scope));
+        }
+        n += 1;
+    }
+    table
+};
 
 impl core::fmt::Display for Mnemonic {
     /// As an assembler writes it, in lower case: `vae1isnxs`.

@@ -41,6 +41,11 @@ impl Model {
         self.condemned.push_back(condemned);
     }
 
+    /// Everything of these spaces is gone from every PE: what was said about it explains no access any more.
+    pub(super) fn pardon(&mut self, spaces: &[Space]) {
+        self.condemned.retain(|gone| !spaces.contains(&gone.space));
+    }
+
     pub(super) fn accessed<W: World>(&mut self, now: &mut Now<'_, W>, va: u64, pa: u64, kind: AccessKind, el: u8) {
         let state = &self.pes[now.event.pe];
         let host = state.effective.is_host();
@@ -79,6 +84,7 @@ impl Model {
         if self.is_explained(now.event.pe, &loaded, stage2, va, pa) {
             return;
         }
+        self.summary.mismatched += 1;
         self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, None);
     }
 

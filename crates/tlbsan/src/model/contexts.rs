@@ -45,13 +45,18 @@ impl Model {
     /// Registers are in effect, or the exception level has changed: what is walked now?
     pub(super) fn reload<W: World>(&mut self, now: &mut Now<'_, W>) {
         let pe = now.event.pe;
-        // While EL2 runs it prepares EL1&0 for whom it will enter: judged upon entry.
         let below_el2 = self.pes[pe].el < 2;
         for place in 0..PLACES {
+            let registers = self.pes[pe].effective;
             if !below_el2 && !EL2.contains(&place) {
+                // While EL2 runs it prepares EL1&0 for whom it will enter: judged upon entry. What it has put away is walked no
+                // more.
+                let current = registers.loaded(place).ok().flatten();
+                if let Some(gone) = self.pes[pe].loaded[place].take_if(|loaded| current != Some(*loaded)) {
+                    self.unload(&gone, pe);
+                }
                 continue;
             }
-            let registers = self.pes[pe].effective;
             let next = registers.loaded(place).and_then(|next| match next {
                 Some(loaded) if EL10.contains(&place) => stays_in_place(now.world, &registers, loaded),
                 next => Ok(next),
@@ -64,8 +69,8 @@ impl Model {
             if previous == next {
                 continue;
             }
-            if let Some(id) = previous.and_then(|previous| self.shadow.find(&previous.root)) {
-                self.shadow.unload(id, pe, self.time);
+            if let Some(previous) = previous {
+                self.unload(&previous, pe);
             }
             if let Some(next) = next {
                 self.load(now, &next, place);
@@ -73,6 +78,12 @@ impl Model {
         }
         self.check_attributes(now, 0, EL10[0], Sysreg::MairEl1);
         self.check_attributes(now, 1, EL2[0], Sysreg::MairEl2);
+    }
+
+    fn unload(&mut self, previous: &Loaded, pe: usize) {
+        if let Some(id) = self.shadow.find(&previous.root) {
+            self.shadow.unload(id, pe, self.time);
+        }
     }
 
     fn load<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
@@ -263,6 +274,9 @@ impl Model {
                 }
             }
         }
+        if asid.is_none() && effect.reach == PeSet::MAX {
+            self.pardon(&spaces);
+        }
         let ids: Vec<usize> = spaces.iter().flat_map(|space| self.shadow.contexts_of(*space)).copied().collect();
         for id in ids {
             let Some(context) = self.shadow.context_mut(id) else { continue };
@@ -270,6 +284,9 @@ impl Model {
                 if asid.is_none() || asid.map(Tag::Asid) == Some(tag.tag) {
                     tag.invalidated(effect.reach, effect.time);
                 }
+            }
+            if asid.is_none() {
+                context.globals.invalidated(effect.reach, effect.time);
             }
             self.end_context(world, id);
         }
@@ -314,12 +331,15 @@ impl Model {
         self.end_context(world, id);
     }
 
-    /// Forgets a context that no PE holds.
+    /// Forgets a context of which no PE holds anything.
     fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
         let Some(context) = self.shadow.context_mut(id) else { return };
         context.tags.retain(|tag| tag.held != 0);
-        if context.tags.is_empty() {
-            let root = context.root.table;
+        if !context.tags.is_empty() {
+            return;
+        }
+        let (root, globals) = (context.root.table, context.globals.held);
+        if globals == 0 || !self.shadow.has_globals(id) {
             self.shadow.drop_context(id);
             self.unlink(world, root, Parent::Root(id));
         }

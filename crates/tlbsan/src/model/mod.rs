@@ -298,7 +298,8 @@ impl Model {
         }
         for page in (0..size.min(MAX_PAGES << 12)).step_by(1 << 12) {
             let va = first.wrapping_add(page);
-            let halves = EL10.map(|place| self.pes[effect.issuer].loaded[place]);
+            // By the registers: at EL2 they may name a guest that the PE is not in.
+            let halves = EL10.map(|place| self.pes[effect.issuer].effective.loaded(place).ok().flatten());
             let (first, size) = match halves.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
                 Some(loaded) => {
                     let entry = |table, index: usize| self.shadow.table(table)?.entries.get(index).copied();

@@ -5,10 +5,11 @@ use crate::change::{Change, compare};
 use crate::descriptor::Descriptor;
 use crate::event::World;
 use crate::geometry::Geometry;
+use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
-use crate::shadow::{MAX_TABLES, Parent, Span, TablePage, WATCHED};
+use crate::shadow::{MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
 use tlbsan_hint::Kind;
 
 /// A slot of a table that has just changed.
@@ -21,6 +22,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// What `bits` in it say, whether or not the access flag lets a TLB hold that.
+    fn aged(self, bits: u64) -> Descriptor {
+        Descriptor::decode(bits, self.level, &Geometry { hw_access_flag: true, ..self.geometry })
+    }
+
     pub(super) fn pa(self) -> u64 {
         self.table.wrapping_add(self.index as u64 * 8)
     }
@@ -34,6 +40,8 @@ struct Cut {
     /// The table residue above it.
     through: Option<ResidueId>,
     writer: Option<usize>,
+    /// PEs that may still come there.
+    pes: PeSet,
 }
 
 impl Model {
@@ -90,23 +98,24 @@ impl Model {
         let (before, bits) = (table.descriptor(index), table.entries[index]);
         table.entries[index] = new;
         let after = table.descriptor(index);
+        let leading_here = table.leading_here();
+        // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
+        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
+            let stale = self.from_elsewhere(&leading_here, base);
+            self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        }
         if before == after {
             return; // software bits
         }
-        let leading_here = table.leading_here();
+        if !after.is_cacheable() {
+            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        }
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
         let change = compare(&before, &after, size, &eye);
         let (spans, more) = self.shadow.spans(base, index);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
-        }
-        // It was linked at another place before, and walkers that still come from there find this entry.
-        if new & 1 != 0 {
-            let stale = leading_here.iter().copied().filter(|id| self.leads_from_elsewhere(*id, base)).collect();
-            self.verdicts(now, Kind::Reused, stale, new, Some(after));
-        } else {
-            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
         }
 
         let next = |entry| match entry {
@@ -115,9 +124,9 @@ impl Model {
         };
         let (leaves, enters) = if next(before) == next(after) { (None, None) } else { (next(before), next(after)) };
         let gone = !after.is_cacheable();
+        let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
             for span in &spans {
-                let cut = Cut { slot: slot.pa(), through: None, writer };
                 let id = self.open(now, slot, *span, bits, before, cut);
                 if let Some(table) = leaves {
                     self.cut_off(now, table, *span, Cut { through: id, ..cut });
@@ -128,6 +137,9 @@ impl Model {
                 let holders = self.shadow.holders(span.context, &before);
                 if live_change::is_broken(change, &before, &holders) {
                     self.live_change(now, slot, *span, (bits, before), (new, after));
+                }
+                if let Some(table) = leaves {
+                    self.cut_off_below_stale(now, table, *span, cut);
                 }
             }
         }
@@ -145,14 +157,7 @@ impl Model {
     }
 
     /// What a newly valid entry means for what is stale.
-    fn became_valid<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        slot: Slot,
-        spans: Vec<Span>,
-        new: u64,
-        after: Descriptor,
-    ) {
+    fn became_valid<W: World>(&mut self, now: &mut Now<'_, W>, slot: Slot, spans: Spans, new: u64, after: Descriptor) {
         for span in spans {
             if self.residues.is_empty() {
                 return;
@@ -167,15 +172,17 @@ impl Model {
         }
     }
 
-    /// Whether a table residue leads to `base` from a place in an address space where it is no longer linked.
-    fn leads_from_elsewhere(&self, id: ResidueId, base: u64) -> bool {
-        let (Some(residue), Some(table)) = (self.residues.get(id), self.shadow.table(base)) else { return false };
-        let what = &residue.what;
-        let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
-        !table.parents.iter().any(|parent| match *parent {
-            Parent::Root(_) => false,
-            Parent::Slot { table, index } => self.shadow.spans(table, index).0.iter().any(here),
-        })
+    /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
+    fn from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
+        if leading_here.is_empty() {
+            return Vec::new();
+        }
+        let (places, more) = self.shadow.spans(base, 0);
+        let elsewhere = |id: &ResidueId| {
+            let place = self.residues.get(*id).map(|residue| (residue.what.context, residue.what.start));
+            !more && place.is_some_and(|place| !places.iter().any(|span| (span.context, span.start) == place))
+        };
+        leading_here.iter().copied().filter(elsewhere).collect()
     }
 
     /// A store to a table that no root reaches any more.
@@ -328,6 +335,27 @@ impl Model {
         }
     }
 
+    /// A table has been replaced in place, and that was told. What older table entries below it still lead to is stale all
+    /// the same, and no part of that mistake.
+    fn cut_off_below_stale<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
+        let Some(table) = self.shadow.table(base) else { return };
+        let leads = |id: &ResidueId| {
+            let what = &self.residues.get(*id)?.what;
+            ((what.context, what.start) == (span.context, span.start)).then_some(*id)
+        };
+        if let Some(id) = table.leading_here().iter().find_map(leads) {
+            let pes = self.residues.get(id).map_or(0, Residue::pes);
+            return self.cut_off(now, base, span, Cut { through: Some(id), pes, ..cut });
+        }
+        let (level, shift) = (table.level, table.geometry.shift(table.level));
+        for (index, child) in table.children().collect::<Vec<_>>() {
+            if self.shadow.table(child).is_some_and(|child| child.level == level + 1) {
+                let start = span.start.wrapping_add((index as u64) << shift);
+                self.cut_off_below_stale(now, child, Span { start, ..span }, cut);
+            }
+        }
+    }
+
     fn open<W: World>(
         &mut self,
         now: &mut Now<'_, W>,
@@ -337,7 +365,9 @@ impl Model {
         entry: Descriptor,
         cut: Cut,
     ) -> Option<ResidueId> {
-        let holders = self.shadow.holders(span.context, &entry);
+        let mut holders = self.shadow.holders(span.context, &entry);
+        holders.iter_mut().for_each(|(_, pes)| *pes &= cut.pes);
+        holders.retain(|(_, pes)| *pes != 0);
         if holders.is_empty() {
             return None;
         }

@@ -7,9 +7,9 @@ use crate::descriptor::Descriptor;
 use crate::effect::Effect;
 use crate::event::{Event, What, World};
 use crate::geometry::Space;
-use crate::machine::pes;
+use crate::machine::{PeSet, pes};
 use crate::report::{self, Claim, Record, Remark, Severity, Site, Verdict, Violation, Ways};
-use crate::residue::{ResidueId, Tag};
+use crate::residue::{Removed, ResidueId, Tag};
 use crate::shadow::Span;
 use std::sync::Arc;
 use tlbsan_hint::{Cause, Hint, Kind};
@@ -116,10 +116,28 @@ impl Model {
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
         for child in children {
-            if self.residues.get(child).is_some_and(|residue| residue.what.through == Some(id)) {
-                self.retire_with_children(now, child);
+            let Some((what, pes)) = self.residues.get(child).map(|residue| (residue.what, residue.pes())) else {
+                continue;
+            };
+            if what.through != Some(id) {
+                continue;
+            }
+            match self.another_way(&what, pes) {
+                Some(other) => self.residues.hang_on(child, other),
+                None => self.retire_with_children(now, child),
             }
         }
+    }
+
+    /// Another table residue that leads some of `pes` to what was removed: one of an older entry for the same table.
+    fn another_way(&self, what: &Removed, pes: PeSet) -> Option<ResidueId> {
+        let table = self.shadow.table(what.table)?;
+        let start = what.start.wrapping_sub((what.index as u64) << what.shift());
+        let leads = |id: &ResidueId| {
+            let above = self.residues.get(*id).filter(|above| above.pes() & pes != 0);
+            above.is_some_and(|above| (above.what.context, above.what.start) == (what.context, start))
+        };
+        table.leading_here().into_iter().find(leads)
     }
 
     pub(super) fn live_change<W: World>(

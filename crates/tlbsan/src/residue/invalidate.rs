@@ -2,13 +2,14 @@
 
 use super::explain::{LOG, Logged, Noted};
 use super::store::{List, bury};
-use super::{Residue, ResidueId, Residues, Tag, list};
+use super::{Ids, Residue, ResidueId, Residues, Tag, list};
 use crate::descriptor::Descriptor;
 use crate::effect::{Effect, Selection};
 use crate::geometry::Space;
 use crate::machine::PeSet;
 use crate::report::Site;
 use crate::shadow::Shadow;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use tlbi::barrier::Domain;
 use tlbi::{Dsb, Op};
@@ -104,20 +105,31 @@ impl Residues {
         }
     }
 
-    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, once that store is ordered.
+    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, nor what it leads to, once that
+    /// store is ordered.
     pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
         for id in self.at(space, start, shift).to_vec() {
             let Some(residue) = self.slab.get_mut(id) else { continue };
-            if residue.what.slot() != slot || residue.what.through.take().is_none() {
-                continue;
+            if residue.what.slot() == slot && residue.what.through.take().is_some() {
+                self.cut_off_by(id, slot, pe);
             }
-            let cut = std::mem::replace(&mut residue.what.cut, slot);
-            residue.writer = Some(pe);
-            (residue.born, residue.written) = (self.now, self.now);
-            self.leave_cut(cut);
-            let cut = self.cuts.entry(slot).or_default();
-            cut.live += 1;
-            cut.last_store = self.now;
+        }
+    }
+
+    /// From now on the store to `slot` is what keeps walkers from a residue and from those that hang on it.
+    fn cut_off_by(&mut self, id: ResidueId, slot: u64, pe: usize) {
+        let Some(residue) = self.slab.get_mut(id) else { return };
+        let left = std::mem::replace(&mut residue.what.cut, slot);
+        residue.writer = Some(pe);
+        (residue.born, residue.written) = (self.now, self.now);
+        self.leave_cut(left);
+        let cut = self.cuts.entry(slot).or_default();
+        cut.live += 1;
+        cut.last_store = self.now;
+        for child in self.children(id) {
+            if self.get(child).is_some_and(|child| child.what.through == Some(id)) {
+                self.cut_off_by(child, slot, pe);
+            }
         }
     }
 
@@ -164,8 +176,9 @@ impl Residues {
         let mut named = Named::default();
         for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
             let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
+            let around = Around { refillable, left_above: false, in_run: false, ordered: true };
             for n in 0..residue.holders.len() {
-                match residue.suffices(n, effect, refillable, false, true) {
+                match residue.suffices(n, effect, around) {
                     Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
                     // One that falls short is a matter of verdicts, not of cost.
                     _ => {
@@ -180,11 +193,11 @@ impl Residues {
     }
 
     /// The residues that an operation may concern.
-    fn selected(&self, effect: &Effect) -> Vec<ResidueId> {
-        let members = |list: Option<&List>| list.map_or(Vec::new(), |list| list.ids.clone());
+    fn selected(&self, effect: &Effect) -> Ids {
+        let members = |list: Option<&List>| list.map_or(Ids::new(), |list| Ids::from_slice(&list.ids));
         let of_space = |space: Space| members(self.by_space.get(&space));
         match effect.selection {
-            Selection::Nothing => Vec::new(),
+            Selection::Nothing => Ids::new(),
             Selection::Everything => self.iter().map(|(id, _)| id).collect(),
             Selection::Space(space) => {
                 let mut ids = of_space(space);
@@ -211,14 +224,18 @@ impl Residues {
     /// Whether the operation concerned this residue at all.
     fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
         let Some(residue) = self.slab.get(id) else { return false };
-        let refillable = residue.what.through.is_some_and(|through| self.slab.get(through).is_some());
-        let ordered = self.is_ordered(residue, effect.op.scope.domain(), effect.issuer);
-        let run = stands_in_run(residue, shadow);
-        let verdicts: Vec<Result<PeSet, Cause>> =
-            (0..residue.holders.len()).map(|n| residue.suffices(n, effect, refillable, run, ordered)).collect();
+        let above = residue.what.through.and_then(|through| self.slab.get(through));
+        let refillable = above.is_some();
+        let around = Around {
+            refillable,
+            left_above: above.is_some_and(|above| !above.is_named_by(effect)),
+            in_run: stands_in_run(residue, shadow),
+            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
+        };
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
-        for (index, verdict) in verdicts.into_iter().enumerate() {
+        for index in 0..residue.holders.len() {
+            let verdict = residue.suffices(index, effect, around);
             concerned |= verdict != Err(Cause::WrongAsid);
             match verdict {
                 Ok(reach) => {
@@ -265,13 +282,13 @@ impl Residues {
         if !dsb.completes_nxs_tlbi(Domain::NonShareable) {
             return Vec::new();
         }
-        let waiting = match self.in_flight.get_mut(pe) {
+        let mut waiting = match self.in_flight.get_mut(pe) {
             Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
             _ => return Vec::new(),
         };
         let mut closed = Vec::new();
-        for id in waiting {
-            let Some(residue) = self.slab.get_mut(id) else { continue };
+        waiting.retain(|&id| {
+            let Some(residue) = self.slab.get_mut(id) else { return false };
             let (still, own) = residue.complete(pe, dsb);
             if own {
                 let settled = residue.settled();
@@ -281,22 +298,27 @@ impl Residues {
                 }
             }
             let space = residue.what.space;
-            let gone: Vec<Tag> = residue.holders.iter().filter(|h| h.pes == 0).map(|h| h.tag).collect();
-            if gone.len() == residue.holders.len() {
+            if residue.holders.iter().all(|holder| holder.pes == 0) {
                 closed.extend(self.retire(id).map(|residue| (id, residue)));
                 self.cleaned += 1;
-                continue;
+                return false;
             }
-            residue.holders.retain(|holder| holder.pes != 0);
+            let mut gone = SmallVec::<[Tag; 2]>::new();
+            residue.holders.retain(|holder| {
+                if holder.pes == 0 {
+                    gone.push(holder.tag);
+                }
+                holder.pes != 0
+            });
             for tag in gone {
                 if let Tag::Asid(asid) = tag {
                     bury(&self.slab, &mut self.by_asid, (space, asid));
                 }
             }
-            if still {
-                list(&mut self.in_flight, pe).push(id);
-            }
-        }
+            still
+        });
+        // Nothing was added meanwhile, and its memory is used again.
+        *list(&mut self.in_flight, pe) = waiting;
         closed
     }
 
@@ -341,6 +363,19 @@ impl Residues {
     }
 }
 
+/// What an operation on a residue depends on beside the residue itself.
+#[derive(Clone, Copy)]
+struct Around {
+    /// A table residue leads to it.
+    refillable: bool,
+    /// That one is not among what the operation removes, for its ASID.
+    left_above: bool,
+    /// Another member of its contiguous run still stands for it.
+    in_run: bool,
+    /// R4.
+    ordered: bool,
+}
+
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     let Descriptor::Leaf(old) = residue.what.entry else { return false };
@@ -362,15 +397,16 @@ fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
 }
 
 impl Residue {
+    /// Whether an operation by address names the ASIDs of this table entry.
+    fn is_named_by(&self, effect: &Effect) -> bool {
+        match effect.selection {
+            Selection::Addresses { asid: Some(asid), .. } => self.holders.iter().all(|h| h.tag == Tag::Asid(asid)),
+            _ => true,
+        }
+    }
+
     /// From which PEs the operation removes the entry as one holder has it, or why from none.
-    fn suffices(
-        &self,
-        holder: usize,
-        effect: &Effect,
-        refillable: bool,
-        in_run: bool,
-        ordered: bool,
-    ) -> Result<PeSet, Cause> {
+    fn suffices(&self, holder: usize, effect: &Effect, around: Around) -> Result<PeSet, Cause> {
         let tag = self.holders[holder].tag;
         let stage2 = self.what.space.is_stage2();
         match effect.selection {
@@ -401,8 +437,12 @@ impl Residue {
                     (Some(asid), Tag::Asid(tag)) if tag == asid => {}
                     _ => return Err(Cause::WrongAsid),
                 }
-                if leaf_only && (self.is_table() || refillable) {
+                if leaf_only && (self.is_table() || around.refillable) {
                     return Err(Cause::LeafOnly);
+                }
+                // A global leaf goes whatever the ASID; the table entries above it do not, and it comes back through them.
+                if around.left_above && tag == Tag::Global {
+                    return Err(Cause::WrongAsid);
                 }
                 if hint.misses(&self.what.geometry, self.what.level, self.is_table()) {
                     return Err(Cause::WrongTtl);
@@ -415,10 +455,10 @@ impl Residue {
                 }
             }
         }
-        if !ordered {
+        if !around.ordered {
             return Err(Cause::NotOrdered);
         }
-        if in_run {
+        if around.in_run {
             return Err(Cause::NotBrokenFirst);
         }
         // A combined entry can be made again from the entry of stage 2 as long as that is cached: a DSB must have completed

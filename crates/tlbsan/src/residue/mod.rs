@@ -26,6 +26,7 @@ use crate::report::Site;
 use crate::shadow::ContextId;
 use explain::{Logged, Noted};
 use invalidate::{Cut, InFlight};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Few, List, Sizes, Slab, bury, push, put, take};
@@ -48,6 +49,11 @@ pub enum Tag {
     Combined,
 }
 
+/// Who may hold an entry, by its tag. Nearly always one.
+pub type Holders = SmallVec<[(Tag, PeSet); 2]>;
+/// Some residues. Nearly always a few.
+pub type Ids = SmallVec<[ResidueId; 4]>;
+
 /// PEs that may hold a residue under one tag.
 #[derive(Clone, Debug)]
 pub struct Holder {
@@ -60,7 +66,7 @@ pub struct Holder {
 }
 
 /// What is removed from a slot, and where it translated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Removed {
     /// Through which root.
     pub context: ContextId,
@@ -104,7 +110,7 @@ pub struct Residue {
     /// What and where.
     pub what: Removed,
     /// Who may hold it.
-    pub holders: Vec<Holder>,
+    pub holders: SmallVec<[Holder; 1]>,
     /// Who removed it.
     pub removed: Arc<Site>,
     /// The PE whose store it was; not known while only its effect was seen.
@@ -169,8 +175,6 @@ pub struct Residues {
     slab: Slab,
     /// By first address and log2 of the size.
     by_span: FastMap<(Space, u64, u8), Few>,
-    /// By the 2 MiB that they begin in: for spans that are larger than an entry.
-    by_region: FastMap<(Space, u64), List>,
     by_space: FastMap<Space, List>,
     by_asid: FastMap<(Space, u16), List>,
     /// Leaves by where they lead, and log2 of the size.
@@ -195,9 +199,6 @@ pub struct Residues {
     refused: u64,
 }
 
-/// log2 of the regions of [`Residues::by_region`].
-const REGION: u32 = 21;
-
 impl Residues {
     /// The next event is number `now`; numbers grow.
     pub fn at_event(&mut self, now: u64) {
@@ -208,7 +209,7 @@ impl Residues {
     pub fn open(
         &mut self,
         what: Removed,
-        holders: Vec<(Tag, PeSet)>,
+        holders: Holders,
         removed: Arc<Site>,
         writer: Option<usize>,
     ) -> Option<ResidueId> {
@@ -223,8 +224,7 @@ impl Residues {
         let (space, start, shift, cut, through) = (what.space, what.start, what.shift(), what.cut, what.through);
         let frame = leads_to(&what);
         let tags = holders.len();
-        let holders: Vec<Holder> =
-            holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
+        let holders = holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
         let id = self.slab.insert(Residue {
             what,
             holders,
@@ -237,7 +237,6 @@ impl Residues {
             more_attempts: 0,
         });
         put(&mut self.by_span, (space, start, shift as u8), id);
-        push(&self.slab, self.by_region.entry((space, start >> REGION)).or_default(), id);
         push(&self.slab, self.by_space.entry(space).or_default(), id);
         for n in 0..tags {
             if let Some(Tag::Asid(asid)) = self.slab.get(id).and_then(|r| r.holders.get(n)).map(|h| h.tag) {
@@ -269,7 +268,6 @@ impl Residues {
         if let Some(frame) = leads_to(&residue.what) {
             take(&mut self.by_frame, (frame, shift as u8), id);
         }
-        bury(&self.slab, &mut self.by_region, (space, start >> REGION));
         bury(&self.slab, &mut self.by_space, space);
         for holder in &residue.holders {
             if let Tag::Asid(asid) = holder.tag {
@@ -287,6 +285,17 @@ impl Residues {
             if cut.live == 0 {
                 self.cuts.remove(&slot);
             }
+        }
+    }
+
+    /// From now on a residue is reached through another table residue, as far as that one may be held.
+    pub fn hang_on(&mut self, id: ResidueId, above: ResidueId) {
+        let Some(pes) = self.get(above).map(Residue::pes) else { return };
+        let Some(residue) = self.slab.get_mut(id) else { return };
+        residue.what.through = Some(above);
+        residue.holders.iter_mut().for_each(|holder| holder.pes &= pes);
+        if let Some(above) = self.slab.get_mut(above) {
+            above.children.push(id);
         }
     }
 
@@ -315,43 +324,19 @@ impl Residues {
     }
 
     /// Residues of a space whose span has a byte in common with the `size` bytes from `first`.
-    pub fn overlapping(&self, space: Space, first: u64, size: u64) -> Vec<ResidueId> {
-        let mut found = Vec::new();
+    pub fn overlapping(&self, space: Space, first: u64, size: u64) -> Ids {
+        let mut found = Ids::new();
         let last = first.saturating_add(size.saturating_sub(1));
-        let live = self.by_space.get(&space).map_or(0, |list| list.ids.len());
-        if live == 0 {
+        // How many entries of that size have a byte there.
+        let entries = |shift: u32| ((last >> shift) - (first >> shift)).saturating_add(1);
+        let Some(all) = self.by_space.get(&space) else { return found };
+        if self.sizes.iter().map(entries).fold(0, u64::saturating_add) > all.ids.len() as u64 {
+            found.extend(all.ids.iter().copied().filter(|id| self.get(*id).is_some_and(|r| r.overlaps(first, size))));
             return found;
         }
-        // A wide range meets more regions than there are residues.
-        let regions = (last >> REGION) - (first >> REGION);
-        if regions as usize >= live.min(1024) {
-            let ids = self.by_space.get(&space).map_or(&[][..], |list| &list.ids);
-            found.extend(ids.iter().filter(|id| self.get(**id).is_some_and(|r| r.overlaps(first, size))));
-            return found;
-        }
-        // Exactly one entry of each size contains the first byte.
-        let one_page = size <= 1 << 12;
         for shift in self.sizes.iter() {
-            let start = first & !((1 << shift) - 1);
-            if shift >= REGION || one_page {
-                found.extend(self.at(space, start, shift));
-            }
-            if shift >= REGION && !one_page {
-                // Others that begin further on.
-                let mut next = start.checked_add(1 << shift);
-                while let Some(start) = next.filter(|start| *start <= last) {
-                    found.extend(self.at(space, start, shift));
-                    next = start.checked_add(1 << shift);
-                }
-            }
-        }
-        if !one_page && self.sizes.mask & ((1 << REGION) - 1) != 0 {
-            for region in (first >> REGION)..=(last >> REGION) {
-                let ids = self.by_region.get(&(space, region)).map_or(&[][..], |list| &list.ids);
-                let small = |id: &&ResidueId| {
-                    self.get(**id).is_some_and(|r| r.what.shift() < REGION && r.overlaps(first, size))
-                };
-                found.extend(ids.iter().filter(small));
+            for n in 0..entries(shift) {
+                found.extend_from_slice(self.at(space, (first >> shift).wrapping_add(n) << shift, shift));
             }
         }
         found

@@ -1,9 +1,10 @@
 //! claimed: the kernel says that nothing stale is left, and something is.
 //!
 //! Only a hint can say so: a range is declared flushed, or a frame is given back to its allocator. Without hints the reuse
-//! of a plain data frame cannot be seen. An entry that merely lost its access flag still says what it said: that is no
-//! claim broken.
+//! of a plain data frame cannot be seen. An entry that merely lost its access flag still says what it said, and one that permits
+//! more as well: that is no claim broken.
 
+use crate::change::{agree, forbids_more};
 use crate::descriptor::Descriptor;
 use crate::geometry::Geometry;
 use crate::residue::{Residue, ResidueId, Residues};
@@ -41,6 +42,16 @@ fn stale(shadow: &Shadow, residues: &Residues, mut ids: Vec<ResidueId>) -> Vec<R
     ids
 }
 
+/// Whether `new` says what `old` says, or permits more.
+fn permits_as_much(old: &Descriptor, new: &Descriptor) -> bool {
+    match (old, new) {
+        (Descriptor::Leaf(old), Descriptor::Leaf(new)) => {
+            agree(old, new, 0) && old.contiguous == new.contiguous && !forbids_more(old, new)
+        }
+        _ => old == new,
+    }
+}
+
 fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
     let what = &residue.what;
     let Some(table) = shadow.table(what.table) else { return false };
@@ -49,6 +60,6 @@ fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
     // The slot may stand in a table that is linked elsewhere by now.
     let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
     what.through.is_none()
-        && Descriptor::decode(bits, what.level, &aged) == what.entry
+        && permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged))
         && shadow.spans(what.table, what.index).0.iter().any(here)
 }

@@ -159,7 +159,7 @@ pub(crate) struct Reference {
     roots: BTreeSet<Root>,
     unseen: Vec<Unseen>,
     executed: Vec<Executed>,
-    /// Since when each stale entry has been stale.
+    /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
     /// Entries that have had their verdict, and have not been in the tables since.
     retired: BTreeSet<Entry>,
@@ -236,7 +236,7 @@ impl Reference {
         for pe in 0..self.pes.len() {
             for (e, time) in self.pes[pe].cached.clone() {
                 let (_, slot, _) = self.meaning(&e);
-                if slot != e.slot && !self.is_stale(&e) {
+                if slot != e.slot && !self.is_gone(&e) {
                     let cached = &mut self.pes[pe].cached;
                     cached.remove(&e);
                     let known = cached.entry(Entry { slot, ..e }).or_insert(time);
@@ -246,7 +246,7 @@ impl Reference {
         }
         let linked = self.linked();
         self.zeroed.retain(|slot, _| !linked.iter().any(|table| overlap(*table, (*slot, 8))));
-        let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_stale(e)).collect();
+        let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_gone(e)).collect();
         self.stale.retain(|e, _| stale.contains(e));
         for e in stale {
             self.stale.entry(e).or_insert(self.now);
@@ -363,6 +363,12 @@ impl Reference {
         self.difference(e) != Change::None
     }
 
+    /// Whether the tables hold nothing that is cacheable and says the same: an entry without its access flag is no translation
+    /// that could be changed in place.
+    fn is_gone(&self, e: &Entry) -> bool {
+        self.is_stale(e) || !self.meaning(e).2.is_cacheable()
+    }
+
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
         let contents = |start: u64| -> Vec<(u64, u64)> {
             let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
@@ -390,12 +396,12 @@ impl Reference {
     }
 
     fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
-        let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_stale(e)).collect();
+        let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_gone(e)).collect();
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
-        let unlinked = self.held().filter(|e| e.next().is_some()).map(|e| e.target());
-        if linked.iter().copied().chain(unlinked).any(|table| overlap(table, (slot, 8))) {
+        let read_from = |e: Entry| e.slot == slot || e.next().is_some() && overlap(e.target(), (slot, 8));
+        if linked.iter().any(|table| overlap(*table, (slot, 8))) || self.held().any(read_from) {
             self.unseen.push(Unseen { slot, old, new: value, knowers: [pe].into(), published: Pes::new() });
         }
         if value == 0 {
@@ -437,9 +443,9 @@ impl Reference {
             return false;
         }
         let (start, size) = e.target();
-        let meaning = |value| e.root.geometry.decode(value, e.level + 1);
+        let meaning = |value| Geometry { sets_af: true, ..e.root.geometry }.decode(value, e.level + 1);
         if self.linked().contains(&(start, size)) {
-            // Linked elsewhere: it may be emptied there, and software bits are no change.
+            // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
             return value & 1 == 1 && meaning(old) != meaning(value);
         }
         let cleared = || (start..start + size).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
@@ -508,7 +514,8 @@ impl Reference {
     fn holds_now(&self, e: &Entry) -> bool {
         let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
         let value = replaced.or_else(|| self.memory.get(&e.slot).copied()).unwrap_or(0);
-        self.change(e, e.level, e.root.geometry.decode(value, e.level)) == Change::None
+        let desc = e.root.geometry.decode(value, e.level);
+        desc.is_cacheable() && self.change(e, e.level, desc) == Change::None
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
@@ -541,7 +548,7 @@ impl Reference {
                 self.executed[i].completed = true;
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if op.scope == Scope::Inner || target == pe {
-                        it.cached.retain(|e, fetched| *fetched >= at || misses(&op, e).is_some());
+                        it.cached.retain(|e, fetched| *fetched >= at || !misses(&op, e).is_empty());
                     }
                 }
                 // The next TLBI may have been performed long after this one.
@@ -556,20 +563,21 @@ fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {
 }
 
 /// Why `op` does not remove `e` where it is executed.
-fn misses(op: &Op, e: &Entry) -> Option<Cause> {
+fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut unless = |good: bool, cause| causes.extend((!good).then_some(cause));
     match op.target {
-        Target::All => None,
-        Target::Asid(_) if e.asid.is_none() => Some(Cause::GlobalSurvives),
-        Target::Asid(asid) => (e.asid != Some(asid.number())).then_some(Cause::WrongAsid),
-        Target::Va { va, .. } if !e.covers(va.align_down(e.root.geometry.page()).bits()) => Some(Cause::WrongRange),
-        Target::Va { asid: Some(asid), .. } if e.asid.is_some_and(|it| it != asid.number()) => Some(Cause::WrongAsid),
-        Target::Va { ttl, .. } if ttl >> 2 != 0 && !e.root.geometry.hint_names(ttl, e.level, e.next().is_some()) => {
-            Some(Cause::WrongTtl)
+        Target::Asid(_) if e.asid.is_none() => unless(false, Cause::GlobalSurvives),
+        Target::Asid(asid) => unless(e.asid == Some(asid.number()), Cause::WrongAsid),
+        Target::Va { va, asid, leaf_only, ttl } => {
+            unless(e.covers(va.align_down(e.root.geometry.page()).bits()), Cause::WrongRange);
+            unless(e.asid.is_none_or(|it| asid.is_none_or(|asid| it == asid.number())), Cause::WrongAsid);
+            unless(ttl >> 2 == 0 || e.root.geometry.hint_names(ttl, e.level, e.next().is_some()), Cause::WrongTtl);
+            unless(!leaf_only || e.next().is_none(), Cause::LeafOnly);
         }
-        Target::Va { leaf_only: true, .. } if e.next().is_some() => Some(Cause::LeafOnly),
-        Target::Va { .. } => None,
-        _ => None,
+        _ => {}
     }
+    causes
 }
 
 /// The verdicts of one event, equal ones made one.
@@ -615,9 +623,11 @@ impl Reference {
                 (tlbi.op.scope == Scope::Local && pes.iter().any(|pe| *pe != tlbi.pe)).then_some(Cause::LocalOnly);
             let unordered = (youngest >= tlbi.at).then_some(Cause::NotOrdered);
             let open = (!tlbi.completed).then_some(Cause::NotCompleted);
-            let all: Vec<Cause> = [missed, local, unordered, open].into_iter().flatten().collect();
+            let all: Vec<Cause> = missed.into_iter().chain([local, unordered, open].into_iter().flatten()).collect();
             // All is well with it: then the entry was fetched again, through a table entry that it left.
-            causes.push(all.first().copied().unwrap_or(Cause::LeafOnly));
+            let leaf_only = matches!(tlbi.op.target, Target::Va { leaf_only: true, .. });
+            let above = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
+            causes.push(all.first().copied().unwrap_or(above));
             if all.len() > 1 {
                 causes.push(all[1]);
                 causes.push(all[0]);

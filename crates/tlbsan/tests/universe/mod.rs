@@ -115,7 +115,7 @@ pub(crate) fn decode(code: u64, roaming: bool) -> Vec<Step> {
     match what {
         0..=7 => {
             let slot = slot(&mut d);
-            vec![Step::Store { pe, slot, value: value(&mut d, slot, !roaming) }]
+            vec![Step::Store { pe, slot, value: value(&mut d, slot) }]
         }
         8..=10 => vec![Step::Store { pe, slot: slot(&mut d), value: 0 }],
         11..=13 => {
@@ -139,7 +139,7 @@ pub(crate) fn decode(code: u64, roaming: bool) -> Vec<Step> {
         28 => vec![Step::Clear { pe, page: d.one_of(&TABLES), zva: d.below(2) == 0 }],
         29 => {
             let slot = slot(&mut d);
-            [0, value(&mut d, slot, !roaming)].map(|value| Step::Store { pe, slot, value }).to_vec()
+            [0, value(&mut d, slot)].map(|value| Step::Store { pe, slot, value }).to_vec()
         }
         30 => {
             let start = va(&mut d);
@@ -164,10 +164,10 @@ fn slot(d: &mut Digits) -> u64 {
 }
 
 /// A value for the slot: of the right level for its table, since the model follows a page at one level.
-fn value(d: &mut Digits, slot: u64, globals: bool) -> u64 {
+fn value(d: &mut Digits, slot: u64) -> u64 {
     const TABLE: u64 = 3;
     // AF, inner shareable, EL0, and nG for all but some.
-    let leaf = 0x743 | d.one_of(&[1 << 11, 1 << 11, if globals { 0 } else { 1 << 11 }]);
+    let leaf = 0x743 | d.one_of(&[1 << 11, 1 << 11, 0]);
     let (links, blocks): (&[u64], bool) = match slot & !0xfff {
         page if LOWER_TABLES.contains(&page) => (&[], false),
         page if UPPER_TABLES.contains(&page) => (&LOWER_TABLES, true),
@@ -181,7 +181,7 @@ fn value(d: &mut Digits, slot: u64, globals: bool) -> u64 {
         _ if blocks => d.one_of(&FRAMES) | (leaf & !2) ^ d.one_of(&[0, 0, 0, 1 << 7]),
         _ => {
             let output = d.one_of(&[FRAMES[0], FRAMES[0] + 0x1000, FRAMES[1]]);
-            output | (leaf ^ d.one_of(&[0, 0, 0, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
+            output | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
         }
     }
 }

@@ -60,7 +60,7 @@ pub const FORMS: &[Form] = forms! {
     "correct"                    Cores  [NoWaitAlone] [] |b| race::play(b, None, Fresh);
     "lost-freed-tables"          Tlbsan [NoWaitAlone] [table(Remade, LeafOnly, A)]
         |b| race::play(b, Some(Fault::LostFreedTables), Fresh);
-    "gather-record-reset-late"   Cores  [NoWaitAlone] [table(Remade, NoInvalidation, A), leaf(Remade, NoInvalidation, A)]
+    "gather-record-reset-late"   Cores  [NoWaitAlone] [table(Remade, NoInvalidation, A)]
         |b| race::play(b, Some(Fault::GatherRecordResetLate), Stale);
 
     "correct-neighbour"          Cores  [NoWaitAlone] [] |b| company::zap(b, None, Fresh);
