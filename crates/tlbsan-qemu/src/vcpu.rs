@@ -17,6 +17,10 @@ const MAX_FRAMES: usize = 24;
 
 /// The exception level that the model takes a PE to be at that comes out of reset.
 const AFTER_RESET: u8 = 1;
+/// PSCI functions after which a PE that comes back has been off: CPU_SUSPEND, CPU_OFF, CPU_DEFAULT_SUSPEND, SYSTEM_SUSPEND. As
+/// 64-bit functions they have [`SMC64`] besides.
+const POWER_DOWN: [u32; 4] = [0x8400_0001, 0x8400_0002, 0x8400_000c, 0x8400_000e];
+const SMC64: u32 = 1 << 30;
 /// The ID registers that the model asks for, by QEMU's names.
 const ID_REGISTERS: [(IdRegister, &str); 4] = [
     (IdRegister::Mmfr0, "ID_AA64MMFR0_EL1"),
@@ -40,6 +44,8 @@ pub(crate) struct Vcpu {
     told_level: AtomicU8,
     /// Whether anything was told of it.
     begun: AtomicBool,
+    /// Whether its last HVC or SMC asked to have it switched off.
+    leaving: AtomicBool,
     /// Whether its ID registers were told.
     identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
@@ -58,6 +64,7 @@ impl Vcpu {
             hcr: AtomicU64::new(0),
             told_level: AtomicU8::new(AFTER_RESET),
             begun: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
@@ -71,25 +78,41 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Whether the vCPU has been through a reset, or has been switched off and on, since this was asked last: its MMU is off
-    /// and it has not been seen to switch it off. QEMU tells plugins of neither.
+    /// Whether the vCPU has been through a reset, or has been switched off and on: its MMU is off and it has not been seen to
+    /// switch it off. QEMU tells plugins of neither.
     pub(crate) fn was_reset(&self, api: &Api) -> bool {
         let Some(registers) = self.registers.get() else { return false };
         let off = |register: Option<*mut Handle>| {
             register.and_then(|handle| registers.read(api, handle)).is_some_and(|sctlr| sctlr & 1 == 0)
         };
         let [el1, el2] = registers.sctlr;
-        let reset = self.stage1[0].mmu_on() && off(el1) || self.stage1[1].mmu_on() && off(el2);
-        if reset {
-            self.stage1.iter().for_each(Stage1::reset);
-            self.hcr.store(0, Ordering::Relaxed);
-            self.told_level.store(AFTER_RESET, Ordering::Relaxed);
-            self.tlbi_issued.store(false, Ordering::Relaxed);
-            self.pending.take();
-            self.uninteresting.clear();
-            self.vectors.set(0);
-        }
-        reset
+        self.stage1[0].mmu_on() && off(el1) || self.stage1[1].mmu_on() && off(el2)
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&self) {
+        self.stage1.iter().for_each(Stage1::reset);
+        self.hcr.store(0, Ordering::Relaxed);
+        self.told_level.store(AFTER_RESET, Ordering::Relaxed);
+        self.tlbi_issued.store(false, Ordering::Relaxed);
+        self.pending.take();
+        self.uninteresting.clear();
+        self.vectors.set(0);
+    }
+
+    /// An HVC or SMC with `function` in X0: does the vCPU ask PSCI to be switched off?
+    pub(crate) fn calls(&self, function: u64) {
+        self.leaving.store(POWER_DOWN.contains(&(function as u32 & !SMC64)), Ordering::Relaxed);
+    }
+
+    /// Whether that was the last that it asked for.
+    pub(crate) fn was_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything was told of it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Whether this is the first event of it.

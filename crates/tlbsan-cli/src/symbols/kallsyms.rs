@@ -40,8 +40,11 @@ const MAX_EFFORT: usize = 1 << 24;
 /// Looks for the table in what `file` holds, which lies at the physical address `base`.
 pub(super) fn find(file: &File, base: u64) -> Option<Table> {
     let (mut table, tokens) = find_at(file)?;
-    // Before the MMU is on, and in the identity map, the kernel runs at physical addresses.
-    table.mirror(base.wrapping_add(image_before(file, tokens)?));
+    // Before the MMU is on, and in the identity map, the kernel runs at physical addresses. Linux gives the header's page away
+    // once it runs, so that only an early look finds it.
+    if let Some(image) = image_before(file, tokens) {
+        table.mirror(base.wrapping_add(image));
+    }
     Some(table)
 }
 
