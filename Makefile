@@ -6,7 +6,7 @@ SCENARIO ?=
 FAULT    ?=
 MINUTES  ?= 10
 SEED     ?=
-MEMORY   ?= 256M
+MEMORY   ?= 1536M
 
 TARGET  := aarch64-unknown-none-softfloat
 OUT     := $(or $(CARGO_TARGET_DIR),target)

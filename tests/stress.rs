@@ -3,7 +3,7 @@
 use system_tests::{Board, Outcome};
 use tlbsan::{Cause, Kind};
 
-/// `# stress: 20010 unmaps, 14102 ended in company, 11.295 s`
+/// `# stress: 20010 unmaps, 34102 of 51034 changes ended in company, 11.295 s`
 fn unmaps(outcome: &Outcome) -> (u64, u64) {
     let line = outcome.stdout.lines().find(|line| line.contains(" unmaps, ")).unwrap_or_default();
     let number = |n: usize| line.split(' ').nth(n).and_then(|word| word.parse().ok());

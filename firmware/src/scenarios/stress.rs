@@ -61,7 +61,7 @@ const STACKS: u64 = BASE + SPANS * BLOCK;
 const WITHIN: [u64; 3] = [1, 20, 200];
 const BETWEEN: [u64; 3] = [1, 50, 1000];
 
-/// Unmaps, and those that found another change open at their end, on all cores.
+/// Unmaps, and changes that found another one open at their end, on all cores.
 static UNMAPS: AtomicU64 = AtomicU64::new(0);
 static NESTED: AtomicU64 = AtomicU64::new(0);
 /// Changes, and the time that they took to end: flush, give back, wait.
@@ -102,9 +102,10 @@ fn play(billing: &Billing, fault: Option<Fault>) -> Result<(), String> {
     let (tlbis, dsbs) = Tampered::counts();
     let microseconds = ENDING.load(Relaxed) * 1000 / ticks(1).max(1);
     println!(
-        "# stress: {} unmaps, {} ended in company, {}.{:03} s; {tlbis} TLBIs, {dsbs} DSBs, finish {} us",
+        "# stress: {} unmaps, {} of {} changes ended in company, {}.{:03} s; {tlbis} TLBIs, {dsbs} DSBs, finish {} us",
         UNMAPS.load(Relaxed),
         NESTED.load(Relaxed),
+        CHANGES.load(Relaxed),
         milliseconds / 1000,
         milliseconds % 1000,
         microseconds / CHANGES.load(Relaxed).max(1),

@@ -260,7 +260,7 @@ impl Machine {
         let own = TCR_EL1.get();
         let epd1 = if world == World::Reset { TCR_EPD1 } else { 0 };
         let host = world == World::El2Host;
-        let root = |table: u64, asid: u64| (memory + table) | asid << 48;
+        let root = |table: u64, asid: u64| (memory + table) | (asid << 48);
         let machine = Self {
             tcr: own | epd1,
             sctlr: SCTLR_EL1.get(),
