@@ -15,6 +15,8 @@ use tlbsan::{IdRegister, Sysreg};
 /// Frames of a stack that are looked at.
 const MAX_FRAMES: usize = 24;
 
+/// HCR_EL2.E2H: EL2 is a host's.
+const HCR_E2H: u64 = 1 << 34;
 /// The exception level that the model takes a PE to be at that comes out of reset.
 const AFTER_RESET: u8 = 1;
 /// PSCI functions after which a PE that comes back has been off: CPU_SUSPEND, CPU_OFF, CPU_DEFAULT_SUSPEND, SYSTEM_SUSPEND. As
@@ -82,11 +84,13 @@ impl Vcpu {
     /// switch it off. QEMU tells plugins of neither.
     pub(crate) fn was_reset(&self, api: &Api) -> bool {
         let Some(registers) = self.registers.get() else { return false };
-        let off = |register: Option<*mut Handle>| {
-            register.and_then(|handle| registers.read(api, handle)).is_some_and(|sctlr| sctlr & 1 == 0)
-        };
+        let value = |register: Option<*mut Handle>| register.and_then(|handle| registers.read(api, handle));
+        let off = |register| value(register).is_some_and(|sctlr| sctlr & 1 == 0);
+        // Since 11.x QEMU shows a host at EL2 what the name means there: its own register.
+        let is_host =
+            || self.exception_level(api) == Some(2) && value(registers.hcr).is_some_and(|hcr| hcr & HCR_E2H != 0);
         let [el1, el2] = registers.sctlr;
-        self.stage1[0].mmu_on() && off(el1) || self.stage1[1].mmu_on() && off(el2)
+        self.stage1[0].mmu_on() && off(el1) && !is_host() || self.stage1[1].mmu_on() && off(el2)
     }
 
     /// Begins anew.
@@ -157,7 +161,7 @@ impl Vcpu {
 
     /// Whether addresses are translated by the regime of EL2 now; `None` at EL3.
     pub(crate) fn in_el2(&self, api: &Api) -> Option<bool> {
-        const E2H_TGE: u64 = 1 << 34 | 1 << 27;
+        const E2H_TGE: u64 = HCR_E2H | 1 << 27;
         match self.exception_level(api)? {
             0 => Some(self.hcr.load(Ordering::Relaxed) & E2H_TGE == E2H_TGE),
             1 => Some(false),
@@ -174,8 +178,7 @@ impl Vcpu {
     /// The register that is meant by this name at the current exception level, if it exists there. `register` is the one
     /// that the name says.
     pub(crate) fn meant(&self, api: &Api, named: Named, register: Sysreg) -> Option<Sysreg> {
-        const E2H: u64 = 1 << 34;
-        let host = self.hcr.load(Ordering::Relaxed) & E2H != 0;
+        let host = self.hcr.load(Ordering::Relaxed) & HCR_E2H != 0;
         match (self.exception_level(api)?, named) {
             (1 | 3, Named::El1) => Some(register),
             (2, Named::El1) => Some(if host { of_el2(register) } else { register }),
@@ -269,8 +272,9 @@ struct Registers {
     dczid: Option<*mut Handle>,
     /// [`ID_REGISTERS`].
     ids: [Option<*mut Handle>; ID_REGISTERS.len()],
-    /// SCTLR_EL1 and SCTLR_EL2.
+    /// SCTLR_EL1 and SCTLR_EL2; HCR_EL2.
     sctlr: [Option<*mut Handle>; 2],
+    hcr: Option<*mut Handle>,
     /// What QEMU reads into.
     buffer: *mut Array,
 }
@@ -299,7 +303,8 @@ impl Registers {
         let sctlr = [sctlr[0].or_else(|| get("SCTLR").ok()), sctlr[1]];
         // SAFETY: takes nothing; the array is ours and lives as long as the process.
         let buffer = unsafe { (api.bytes_new)() };
-        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, sctlr, buffer })
+        let (dczid, hcr) = (get("DCZID_EL0").ok(), get("HCR_EL2").ok());
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid, ids, sctlr, hcr, buffer })
     }
 
     fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {
