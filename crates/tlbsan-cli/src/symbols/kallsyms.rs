@@ -361,6 +361,10 @@ mod tests {
         assert_eq!(table.at(BASE + 0x20), Some(("f2", 0)));
         assert_eq!(table.at(0x4020_0024), Some(("f2", 4)));
         assert_eq!(table.at(0x4010_0024), None);
+        // Linux has put the page of the header to another use.
+        image[56] = 0;
+        let table = find(&memory(0x20_0000, &image), 0x4000_0000).expect("a table");
+        assert_eq!((table.at(BASE + 0x20), table.at(0x4020_0024)), (Some(("f2", 0)), None));
     }
 
     #[test]
