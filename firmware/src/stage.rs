@@ -296,7 +296,7 @@ impl<G: Geometry> Stage<'_, G> {
     pub fn map(&self, va: u64, frame: PhysAddr) {
         let page = range(va, G::PAGE);
         let mapped =
-            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page, frame, Attributes::USER_DATA));
+            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page, frame, Attributes::KERNEL_DATA));
         self.expect("map", mapped);
     }
 
