@@ -153,6 +153,15 @@ impl Residues {
                 .is_some_and(|cut| cut.readers.iter().any(|(pe, time)| *time >= residue.born && after(*pe, *time)))
     }
 
+    /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
+    fn is_ordered_from_above(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+        let above = |it: &&Residue| {
+            let level = it.what.level;
+            self.get(it.what.through?).filter(|above| above.what.level < level)
+        };
+        std::iter::successors(Some(residue), above).all(|it| self.is_ordered(it, domain, issuer))
+    }
+
     /// `pe` executes a TLBI.
     pub fn tlbi(&mut self, effect: &Effect, shadow: &Shadow, site: impl FnOnce() -> Arc<Site>) {
         self.tlbis += u64::from(!matches!(effect.selection, Selection::Combined { .. }));
@@ -228,7 +237,7 @@ impl Residues {
             refillable: above.is_some(),
             left_above: above.is_some_and(|above| !above.is_named_by(effect)),
             in_run: stands_in_run(residue, shadow),
-            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
+            ordered: self.is_ordered_from_above(residue, effect.op.scope.domain(), effect.issuer),
         }
     }
 
