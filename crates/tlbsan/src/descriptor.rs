@@ -92,17 +92,20 @@ impl Descriptor {
     }
 
     /// Whether a TLB may hold it.
+    #[inline]
     pub fn is_cacheable(&self) -> bool {
         *self != Self::Nothing
     }
 
     /// Whether it is not tagged with an ASID.
+    #[inline]
     pub fn is_global(&self) -> bool {
         matches!(self, Self::Leaf(leaf) if !leaf.non_global)
     }
 }
 
 /// The output or next-level address, a multiple of `size`.
+#[inline]
 fn address(bits: u64, geometry: &Geometry, size: u64) -> u64 {
     let low = bits & 0x0000_ffff_ffff_ffff & !(size - 1);
     match (geometry.page_shift, geometry.wide) {

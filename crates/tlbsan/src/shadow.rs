@@ -10,6 +10,7 @@ use crate::hash::{FastMap, FastSet};
 use crate::machine::{Loaded, PeSet, Root};
 use crate::residue::{Holders, ResidueId, Tag};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 
 /// Bytes of a page as sources watch it, whatever the guest's granule.
 pub const WATCHED: u64 = 4096;
@@ -126,15 +127,39 @@ pub struct TablePage {
     /// How it is walked.
     pub geometry: Geometry,
     /// Who points at it; empty: unlinked.
-    pub parents: Vec<Parent>,
+    parents: Vec<Parent>,
     /// Contents as last seen.
     pub entries: Box<[u64]>,
     /// For each of them the event since which walkers may have found it, or one that permits less.
-    pub since: Box<[u64]>,
+    since: Box<[u64]>,
+    places: RefCell<Places>,
     /// Table residues that lead here.
     pub residues: FastSet<ResidueId>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
     pub scrubbed: Option<Box<Scrub>>,
+}
+
+/// Where a table translates: walked up to once, and kept until some table is linked or unlinked.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// The shape of the tables that they were found in.
+    shape: Option<u64>,
+    found: SmallVec<[Place; 1]>,
+    /// Whether these are all.
+    whole: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    context: ContextId,
+    space: Space,
+    first_va: u64,
+    va_bits: u8,
+    /// From the first address of the half.
+    offset: u64,
+    /// The event since which the table can be reached there.
+    since: u64,
 }
 
 /// Tells a table that is being cleared for another use from one that is being torn down entry by entry.
@@ -162,13 +187,32 @@ impl Scrub {
     }
 
     /// Whether the whole table was cleared, and not as a teardown would.
+    #[inline]
     pub fn is_cleared(&self) -> bool {
         self.pointless && self.missing == 0
     }
 }
 
 impl TablePage {
+    /// A table that `parent` points at since event `time`.
+    pub fn new(level: i8, geometry: Geometry, parent: Parent, entries: Box<[u64]>, time: u64) -> Self {
+        let since = vec![time; entries.len()].into();
+        let (parents, places, residues) = (vec![parent], RefCell::default(), FastSet::default());
+        Self { level, geometry, parents, entries, since, places, residues, scrubbed: None }
+    }
+
+    /// Who points at it; none: it is not linked.
+    pub fn parents(&self) -> &[Parent] {
+        &self.parents
+    }
+
+    /// For each entry the event since which walkers may have found it, or one that permits less.
+    pub fn since(&self) -> &[u64] {
+        &self.since
+    }
+
     /// The descriptor in a slot.
+    #[inline]
     pub fn descriptor(&self, index: usize) -> Descriptor {
         let bits = self.entries.get(index).copied().unwrap_or(0);
         Descriptor::decode(bits, self.level, &self.geometry)
@@ -219,6 +263,8 @@ pub struct Shadow {
     by_root: FastMap<Root, ContextId>,
     by_space: FastMap<Space, Vec<ContextId>>,
     tables: FastMap<u64, TablePage>,
+    /// Counts what changes where tables are linked, or since when.
+    shape: u64,
     entries: usize,
     /// Tables in each page, but for a page that is one table.
     lying_in: FastMap<u64, Vec<u64>>,
@@ -226,6 +272,7 @@ pub struct Shadow {
 
 impl Shadow {
     /// The context of `root`, if it is known.
+    #[inline]
     pub fn find(&self, root: &Root) -> Option<ContextId> {
         self.by_root.get(root).copied()
     }
@@ -235,6 +282,7 @@ impl Shadow {
         let id = self.next_context;
         self.next_context += 1;
         let globals = TagUse::new(Tag::Global);
+        self.shape += 1;
         self.contexts.insert(id, Context { root, tags: Vec::new(), open: 0, globals });
         self.by_root.insert(root, id);
         self.by_space.entry(root.space).or_default().push(id);
@@ -244,6 +292,7 @@ impl Shadow {
     /// Forgets a context.
     pub fn drop_context(&mut self, id: ContextId) {
         let Some(context) = self.contexts.remove(&id) else { return };
+        self.shape += 1;
         self.by_root.remove(&context.root);
         if let Some(ids) = self.by_space.get_mut(&context.root.space) {
             ids.retain(|other| *other != id);
@@ -254,11 +303,13 @@ impl Shadow {
     }
 
     /// The context with this index.
+    #[inline]
     pub fn context(&self, id: ContextId) -> Option<&Context> {
         self.contexts.get(&id)
     }
 
     /// The context with this index, to change.
+    #[inline]
     pub fn context_mut(&mut self, id: ContextId) -> Option<&mut Context> {
         self.contexts.get_mut(&id)
     }
@@ -372,22 +423,24 @@ impl Shadow {
     }
 
     /// The table that begins at `table`.
+    #[inline]
     pub fn table(&self, table: u64) -> Option<&TablePage> {
         self.tables.get(&table)
     }
 
     /// The table that begins at `table`, to change.
+    #[inline]
     pub fn table_mut(&mut self, table: u64) -> Option<&mut TablePage> {
         self.tables.get_mut(&table)
     }
 
-    /// The table and the slot in it that an address lies in.
-    pub fn slot(&self, pa: u64) -> Option<(u64, usize)> {
+    /// The table and the slot in it that an address lies in, and what the slot held when it was last seen.
+    pub fn slot(&self, pa: u64) -> Option<(u64, usize, u64)> {
         let page = page_of(pa);
         let inside = |base: u64| {
             let table = self.tables.get(&base)?;
             let index = (pa.checked_sub(base)? / 8) as usize;
-            (index < table.entries.len()).then_some((base, index))
+            table.entries.get(index).map(|bits| (base, index, *bits))
         };
         inside(page).or_else(|| self.lying_in.get(&page)?.iter().find_map(|base| inside(*base)))
     }
@@ -407,6 +460,7 @@ impl Shadow {
             }
         }
         self.entries += table.entries.len();
+        self.shape += 1;
         self.tables.insert(base, table);
         Some(first)
     }
@@ -415,6 +469,7 @@ impl Shadow {
     pub fn remove(&mut self, base: u64) -> Option<(TablePage, Vec<u64>)> {
         let table = self.tables.remove(&base)?;
         self.entries -= table.entries.len();
+        self.shape += 1;
         let mut empty = Vec::new();
         for page in pages(base, table.entries.len()) {
             if let Some(bases) = self.lying_in.get_mut(&page) {
@@ -428,6 +483,35 @@ impl Shadow {
             }
         }
         Some((table, empty))
+    }
+
+    /// `parent` points at the table as well.
+    pub fn link(&mut self, base: u64, parent: Parent) {
+        if let Some(table) = self.tables.get_mut(&base) {
+            table.parents.push(parent);
+            self.shape += 1;
+        }
+    }
+
+    /// `parent` no longer points at the table.
+    pub fn unlink(&mut self, base: u64, parent: Parent) {
+        if let Some(table) = self.tables.get_mut(&base)
+            && let Some(at) = table.parents.iter().position(|known| *known == parent)
+        {
+            table.parents.swap_remove(at);
+            self.shape += 1;
+        }
+    }
+
+    /// Walkers may have found what is in a slot since event `time`, and not earlier.
+    pub fn set_since(&mut self, base: u64, index: usize, time: u64) {
+        if let Some(table) = self.tables.get_mut(&base)
+            && let Some(since) = table.since.get_mut(index)
+        {
+            *since = time;
+            // Below level 3 there are no tables that could be concerned.
+            self.shape += u64::from(table.level < 3);
+        }
     }
 
     /// Whether some root leads to the table.
@@ -454,37 +538,47 @@ impl Shadow {
     /// Where a slot translates. A table may be linked at several places; the flag says that there are more than are told.
     pub fn spans(&self, table: u64, index: usize) -> (Spans, bool) {
         let mut spans = Spans::new();
-        let whole = self.collect_spans(table, index, (0, 0), &mut spans, &mut 4096);
-        (spans, !whole)
+        let Some(table) = self.tables.get(&table) else { return (spans, false) };
+        let mut places = table.places.borrow_mut();
+        if places.shape != Some(self.shape) {
+            let mut found = SmallVec::new();
+            let whole = self.collect_places(table, (0, 0), &mut found, &mut 4096);
+            *places = Places { shape: Some(self.shape), found, whole };
+        }
+        let inside = (index as u64) << table.geometry.shift(table.level);
+        let since = table.since.get(index).copied().unwrap_or(0);
+        for &Place { context, space, first_va, va_bits, offset, since: reached } in &places.found {
+            let offset = offset.wrapping_add(inside);
+            // Entries past the half's size are not reachable.
+            if offset >> va_bits == 0 {
+                spans.push(Span { context, space, start: first_va.wrapping_add(offset), since: since.max(reached) });
+            }
+        }
+        (spans, !places.whole)
     }
 
-    fn collect_spans(
+    fn collect_places(
         &self,
-        base: u64,
-        index: usize,
+        table: &TablePage,
         (offset, since): (u64, u64),
-        spans: &mut Spans,
+        found: &mut SmallVec<[Place; 1]>,
         budget: &mut usize,
     ) -> bool {
-        let Some(table) = self.tables.get(&base) else { return true };
-        let offset = offset.wrapping_add((index as u64) << table.geometry.shift(table.level));
-        let since = since.max(table.since.get(index).copied().unwrap_or(0));
         table.parents.iter().all(|parent| {
             let Some(left) = budget.checked_sub(1) else { return false };
             *budget = left;
             match *parent {
                 Parent::Root(context) => {
-                    let Some(known) = self.context(context) else { return true };
-                    // Entries past the half's size are not reachable.
-                    if offset >> known.root.geometry.va_bits == 0 {
-                        let start = known.root.first_va().wrapping_add(offset);
-                        spans.push(Span { context, space: known.root.space, start, since });
-                    }
-                    spans.len() < MAX_SPANS
+                    let Some(Context { root, .. }) = self.context(context) else { return true };
+                    let (first_va, va_bits) = (root.first_va(), root.geometry.va_bits);
+                    found.push(Place { context, space: root.space, first_va, va_bits, offset, since });
+                    found.len() < MAX_SPANS
                 }
                 Parent::Slot { table: above, index } => {
-                    let leads = self.tables.get(&above).is_some_and(|up| up.level < table.level);
-                    !leads || self.collect_spans(above, index, (offset, since), spans, budget)
+                    let Some(up) = self.tables.get(&above).filter(|up| up.level < table.level) else { return true };
+                    let offset = offset.wrapping_add((index as u64) << up.geometry.shift(up.level));
+                    let since = since.max(up.since.get(index).copied().unwrap_or(0));
+                    self.collect_places(up, (offset, since), found, budget)
                 }
             }
         })
@@ -492,6 +586,7 @@ impl Shadow {
 }
 
 /// The watched page that holds `pa`.
+#[inline]
 pub const fn page_of(pa: u64) -> u64 {
     pa & !(WATCHED - 1)
 }

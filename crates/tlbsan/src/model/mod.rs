@@ -204,17 +204,15 @@ impl Model {
             What::Load { pa, size } => self.loaded(&mut now, pa, size),
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
-                let effect = Effect::new(op, pe, &self.pes[pe], self.time);
-                let seen = match self.blindfold.tlbi(op) {
-                    Sight::Clear => Some(effect),
-                    Sight::Not => None,
-                    Sight::As(op) => Some(Effect::new(op, pe, &self.pes[pe], self.time)),
-                };
-                if seen != Some(effect) {
-                    self.withhold(&effect, seen.as_ref(), event.pc);
-                }
-                if let Some(effect) = seen {
-                    self.tlbi(&mut now, &effect);
+                let effect = |op| Effect::new(op, pe, &self.pes[pe], self.time);
+                match self.blindfold.tlbi(op) {
+                    Sight::Clear => self.tlbi(&mut now, &effect(op)),
+                    Sight::Not => self.withhold(&effect(op), None, event.pc),
+                    Sight::As(other) => {
+                        let (effect, seen) = (effect(op), effect(other));
+                        self.withhold(&effect, Some(&seen), event.pc);
+                        self.tlbi(&mut now, &seen);
+                    }
                 }
             }
             What::UnknownTlbi(insn) => {

@@ -47,11 +47,10 @@ struct Cut {
 impl Model {
     pub(super) fn stored<W: World>(&mut self, now: &mut Now<'_, W>, pa: u64, size: u64, wide: bool) {
         for slot in slots(pa, size) {
-            let Some((base, index)) = self.shadow.slot(slot) else { continue };
+            let Some((base, index, old)) = self.shadow.slot(slot) else { continue };
             if self.wake(now.world, base) {
                 continue;
             }
-            let old = self.shadow.table(base).and_then(|table| table.entries.get(index)).copied().unwrap_or(0);
             let new = now.world.load(slot).unwrap_or(0);
             if old != new {
                 self.changed(now, base, index, new, wide, Some(now.event.pe));
@@ -69,13 +68,12 @@ impl Model {
 
     pub(super) fn loaded<W: World>(&mut self, now: &mut Now<'_, W>, pa: u64, size: u64) {
         for slot in slots(pa, size) {
-            let Some((base, index)) = self.shadow.slot(slot) else { continue };
-            let Some(table) = self.shadow.table(base) else { continue };
-            let old = table.entries.get(index).copied().unwrap_or(0);
+            let Some((base, index, old)) = self.shadow.slot(slot) else { continue };
             let new = now.world.load(slot).unwrap_or(0);
+            let valid = |table: &TablePage| Descriptor::decode(new, table.level, &table.geometry).is_cacheable();
             // The load tells of a store that its own PE has not reported yet. An entry that went away is noted now: this
             // PE may act on it. What became valid waits for its report.
-            if old != new && !Descriptor::decode(new, table.level, &table.geometry).is_cacheable() {
+            if old != new && !self.shadow.table(base).is_some_and(valid) {
                 self.changed(now, base, index, new, false, None);
             }
             self.residues.seen(slot, now.event.pe);
@@ -105,7 +103,7 @@ impl Model {
         let after = table.descriptor(index);
         let leading_here = table.leading_here();
         // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
-        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
+        if !leading_here.is_empty() && new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
             let stale = self.leading_from_elsewhere(&leading_here, base);
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
@@ -132,8 +130,8 @@ impl Model {
         // has led to all the time.
         let goes_on =
             before.is_cacheable() && !gone && (change == Change::None || !(leaves.is_some() || enters.is_some()));
-        if !goes_on && let Some(table) = self.shadow.table_mut(base) {
-            table.since[index] = self.time;
+        if !goes_on {
+            self.shadow.set_since(base, index, self.time);
         }
         let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
@@ -199,7 +197,11 @@ impl Model {
     /// A store to the root of contexts that nobody holds anything of: they are followed again when they are loaded. Says
     /// whether the page is none of ours any more.
     fn wake<W: World>(&mut self, world: &mut W, base: u64) -> bool {
-        for id in self.shadow.resting(base) {
+        let resting = self.shadow.resting(base);
+        if resting.is_empty() {
+            return false;
+        }
+        for id in resting {
             self.shadow.drop_context(id);
             self.unlink(world, base, Parent::Root(id));
         }
@@ -208,9 +210,6 @@ impl Model {
 
     /// Those table residues that lead to `base` from a place in an address space where it is no longer linked.
     fn leading_from_elsewhere(&self, leading_here: &[ResidueId], base: u64) -> Vec<ResidueId> {
-        if leading_here.is_empty() {
-            return Vec::new();
-        }
         let (places, more) = self.shadow.spans(base, 0);
         let elsewhere = |id: &ResidueId| {
             let place = self.residues.get(*id).map(|residue| (residue.what.context, residue.what.start));
@@ -261,6 +260,9 @@ impl Model {
 
     /// An entry has gone from a table that stale pointers lead to: it can no longer be read through them.
     fn torn_down(&mut self, base: u64, index: usize, leading_here: &[ResidueId], writer: usize) {
+        if leading_here.is_empty() {
+            return;
+        }
         let Some(table) = self.shadow.table(base) else { return };
         let shift = table.geometry.shift(table.level);
         let slot = base.wrapping_add(index as u64 * 8);
@@ -286,10 +288,10 @@ impl Model {
         if let Some(table) = self.shadow.table_mut(base) {
             if table.level == level && table.entries.len() == entries && table.geometry.stage2 == geometry.stage2 {
                 table.scrubbed = None;
-                table.parents.push(parent);
                 // What either root lets a TLB hold counts.
                 table.geometry.hw_access_flag |= geometry.hw_access_flag;
                 table.geometry.hw_dirty |= geometry.hw_dirty;
+                self.shadow.link(base, parent);
             } else {
                 self.notice(format!("the table at {base:#x} is linked at two levels: followed at one of them only"));
             }
@@ -300,11 +302,8 @@ impl Model {
         }
         let load = |index: u64| now.world.load(base.wrapping_add(index * 8)).unwrap_or(0);
         let entries: Box<[u64]> = (0..entries as u64).map(load).collect();
-        let since = vec![self.time; entries.len()].into();
         let size = entries.len() as u64 * 8;
-        let parents = vec![parent];
-        let table =
-            TablePage { level, geometry, parents, entries, since, residues: Default::default(), scrubbed: None };
+        let table = TablePage::new(level, geometry, parent, entries, self.time);
         let children: Vec<(usize, u64)> = table.children().collect();
         let Some(first_in) = self.shadow.insert(base, table) else {
             self.notice(format!("more than {MAX_TABLES} tables, or very large ones: those beyond are not followed"));
@@ -323,17 +322,14 @@ impl Model {
 
     /// `parent` no longer points at the table `base`.
     pub(super) fn unlink<W: World>(&mut self, world: &mut W, base: u64, parent: Parent) {
-        if let Some(table) = self.shadow.table_mut(base) {
-            if let Some(at) = table.parents.iter().position(|known| *known == parent) {
-                table.parents.swap_remove(at);
-            }
-            self.forget_if_clean(world, base);
-        }
+        self.shadow.unlink(base, parent);
+        self.forget_if_clean(world, base);
     }
 
     /// Drops an unlinked table that nobody can reach, not even through a walk cache.
     fn forget_if_clean<W: World>(&mut self, world: &mut W, base: u64) {
-        let clean = self.shadow.table(base).is_some_and(|table| table.parents.is_empty() && table.residues.is_empty());
+        let clean =
+            self.shadow.table(base).is_some_and(|table| table.parents().is_empty() && table.residues.is_empty());
         if !clean {
             return;
         }
@@ -357,7 +353,7 @@ impl Model {
         }
         let (level, geometry) = (table.level, table.geometry);
         let inside: Vec<(usize, u64, u64, Descriptor)> = (0..table.entries.len())
-            .map(|index| (index, table.entries[index], table.since[index], table.descriptor(index)))
+            .map(|index| (index, table.entries[index], table.since()[index], table.descriptor(index)))
             .filter(|(.., entry)| entry.is_cacheable())
             .collect();
         for (index, bits, since, entry) in inside {

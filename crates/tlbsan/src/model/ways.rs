@@ -33,7 +33,7 @@ impl Model {
         let mut steps = Vec::new();
         let (mut base, root) = (table, self.shadow.context(context).map(|context| context.root));
         while let Some(table) = self.shadow.table(base).filter(|_| steps.len() < MAX_STEPS) {
-            let above = table.parents.iter().find_map(|parent| {
+            let above = table.parents().iter().find_map(|parent| {
                 let Parent::Slot { table: above, index } = *parent else { return None };
                 let page = self.shadow.table(above).filter(|page| page.level < table.level)?;
                 let offset = root.as_ref().and_then(|root| root.offset(va)).unwrap_or(va);

@@ -35,7 +35,7 @@ pub(super) struct Cut {
     /// Residues of a store that no PE has reported yet.
     pub(super) unattributed: Vec<ResidueId>,
     /// Who has read it, and when.
-    readers: Vec<(usize, u64)>,
+    readers: SmallVec<[(usize, u64); 1]>,
 }
 
 /// Readers of one slot that are remembered.
@@ -63,6 +63,9 @@ pub struct Settled {
     /// Who removed it.
     pub removed: Arc<Site>,
 }
+
+/// Residues that have ended, with their former names.
+pub(super) type Closed = SmallVec<[(ResidueId, Box<Residue>); 2]>;
 
 /// What is stale of that which an operation names.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +153,15 @@ impl Residues {
                 .is_some_and(|cut| cut.readers.iter().any(|(pe, time)| *time >= residue.born && after(*pe, *time)))
     }
 
+    /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
+    fn is_ordered_from_above(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+        let above = |it: &&Residue| {
+            let level = it.what.level;
+            self.get(it.what.through?).filter(|above| above.what.level < level)
+        };
+        std::iter::successors(Some(residue), above).all(|it| self.is_ordered(it, domain, issuer))
+    }
+
     /// `pe` executes a TLBI.
     pub fn tlbi(&mut self, effect: &Effect, shadow: &Shadow, site: impl FnOnce() -> Arc<Site>) {
         self.tlbis += u64::from(!matches!(effect.selection, Selection::Combined { .. }));
@@ -225,7 +237,7 @@ impl Residues {
             refillable: above.is_some(),
             left_above: above.is_some_and(|above| !above.is_named_by(effect)),
             in_run: stands_in_run(residue, shadow),
-            ordered: self.is_ordered(residue, effect.op.scope.domain(), effect.issuer),
+            ordered: self.is_ordered_from_above(residue, effect.op.scope.domain(), effect.issuer),
         }
     }
 
@@ -329,7 +341,7 @@ impl Residues {
     }
 
     /// `pe` executes a DSB. Returns the residues that are closed by it.
-    pub fn dsb(&mut self, pe: usize, dsb: Dsb) -> Vec<(ResidueId, Box<Residue>)> {
+    pub fn dsb(&mut self, pe: usize, dsb: Dsb) -> Closed {
         if dsb.covers_stores() {
             let published = list(&mut self.published, pe);
             for time in &mut published[..=dsb.domain() as usize] {
@@ -337,13 +349,13 @@ impl Residues {
             }
         }
         if !dsb.completes_nxs_tlbi(Domain::NonShareable) {
-            return Vec::new();
+            return Closed::new();
         }
         let mut waiting = match self.in_flight.get_mut(pe) {
             Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
-            _ => return Vec::new(),
+            _ => return Closed::new(),
         };
-        let mut closed = Vec::new();
+        let mut closed = Closed::new();
         waiting.retain(|&id| {
             let Some(residue) = self.slab.get_mut(id) else { return false };
             let (still, own) = residue.complete(pe, dsb);
@@ -380,8 +392,8 @@ impl Residues {
     }
 
     /// A PE holds nothing of a context under a tag any more, by whatever way.
-    pub fn release(&mut self, ids: &[ResidueId], tag: Tag, pes: PeSet) -> Vec<(ResidueId, Box<Residue>)> {
-        let mut closed = Vec::new();
+    pub fn release(&mut self, ids: &[ResidueId], tag: Tag, pes: PeSet) -> Closed {
+        let mut closed = Closed::new();
         for &id in ids {
             let Some(residue) = self.slab.get_mut(id) else { continue };
             for holder in residue.holders.iter_mut().filter(|holder| holder.tag == tag) {

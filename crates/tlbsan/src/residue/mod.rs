@@ -96,11 +96,13 @@ pub struct Removed {
 
 impl Removed {
     /// Physical address of the slot.
+    #[inline]
     pub fn slot(&self) -> u64 {
         self.table.wrapping_add(self.index as u64 * 8)
     }
 
     /// log2 of the bytes that it translates.
+    #[inline]
     pub fn shift(&self) -> u32 {
         self.geometry.shift(self.level)
     }
@@ -132,6 +134,7 @@ pub struct Residue {
 
 impl Residue {
     /// Whether it is a walk-cache entry.
+    #[inline]
     pub fn is_table(&self) -> bool {
         matches!(self.what.entry, Descriptor::Table(_))
     }
@@ -177,6 +180,7 @@ impl Residue {
 }
 
 /// Whether two ranges of (start, bytes) have a byte in common. They may end at 2^64.
+#[inline]
 fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     a.0 <= b.0.saturating_add(b.1.saturating_sub(1)) && b.0 <= a.0.saturating_add(a.1.saturating_sub(1))
 }
@@ -216,6 +220,7 @@ pub struct Residues {
 
 impl Residues {
     /// The next event is number `now`; numbers grow.
+    #[inline]
     pub fn at_event(&mut self, now: u64) {
         self.now = now;
     }
@@ -316,6 +321,7 @@ impl Residues {
     }
 
     /// An open residue.
+    #[inline]
     pub fn get(&self, id: ResidueId) -> Option<&Residue> {
         self.slab.get(id)
     }
@@ -335,6 +341,7 @@ impl Residues {
     }
 
     /// Residues of exactly this span.
+    #[inline]
     pub fn at(&self, space: Space, start: u64, shift: u32) -> &[ResidueId] {
         self.by_span.get(&(space, start, shift as u8)).map_or(&[], Few::as_slice)
     }
@@ -402,6 +409,7 @@ impl Residues {
     }
 
     /// How many were too many to be followed.
+    #[inline]
     pub fn refused(&self) -> u64 {
         self.refused
     }
@@ -418,6 +426,7 @@ impl Residues {
 }
 
 /// The frame that a leaf leads to.
+#[inline]
 fn leads_to(what: &Removed) -> Option<u64> {
     match what.entry {
         Descriptor::Leaf(leaf) => Some(leaf.output),
@@ -426,6 +435,7 @@ fn leads_to(what: &Removed) -> Option<u64> {
 }
 
 /// The list of a PE.
+#[inline]
 fn list<T: Default>(lists: &mut Vec<T>, pe: usize) -> &mut T {
     let pe = pe.min(MAX_PES - 1);
     if lists.len() <= pe {

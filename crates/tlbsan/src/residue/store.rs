@@ -19,11 +19,13 @@ pub(super) struct Slab {
 }
 
 impl Slab {
+    #[inline]
     pub(super) fn get(&self, id: ResidueId) -> Option<&Residue> {
         let (used, residue) = self.places.get(id as u32 as usize)?;
         (u64::from(*used) == id >> 32).then_some(residue.as_deref()).flatten()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: ResidueId) -> Option<&mut Residue> {
         let (used, residue) = self.places.get_mut(id as u32 as usize)?;
         (u64::from(*used) == id >> 32).then_some(residue.as_deref_mut()).flatten()
@@ -91,6 +93,7 @@ impl Sizes {
     }
 }
 
+#[inline]
 pub(super) fn push(slab: &Slab, list: &mut List, id: ResidueId) {
     if list.dead > list.ids.len() / 2 + 16 {
         list.ids.retain(|id| slab.get(*id).is_some());
@@ -99,6 +102,7 @@ pub(super) fn push(slab: &Slab, list: &mut List, id: ResidueId) {
     list.ids.push(id);
 }
 
+#[inline]
 pub(super) fn bury<K: std::hash::Hash + Eq>(slab: &Slab, lists: &mut FastMap<K, List>, key: K) {
     if let Some(list) = lists.get_mut(&key) {
         list.dead += 1;
@@ -127,6 +131,7 @@ impl Few {
     }
 }
 
+#[inline]
 pub(super) fn put<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Few>, key: K, id: ResidueId) {
     index
         .entry(key)
@@ -137,6 +142,7 @@ pub(super) fn put<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Few>, key: K, 
         .or_insert(Few::One(id));
 }
 
+#[inline]
 pub(super) fn take<K: std::hash::Hash + Eq>(index: &mut FastMap<K, Few>, key: K, id: ResidueId) {
     let empty = match index.get_mut(&key) {
         Some(Few::Many(ids)) => {

@@ -59,5 +59,5 @@ fn differs(shadow: &Shadow, earlier: &Root, new: &Root, held: impl Fn(u64) -> bo
         let entry = old.descriptor(index);
         entry != Descriptor::Nothing && !(same_shape && new_table.descriptor(index) == entry) && held(since)
     };
-    old.since.iter().copied().enumerate().find(clashes)
+    old.since().iter().copied().enumerate().find(clashes)
 }

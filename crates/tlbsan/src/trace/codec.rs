@@ -1,4 +1,4 @@
-//! Numbers as bytes: LEB128, differences in zigzag, and the checksum of a block (CRC-32 of IEEE 802.3).
+//! Numbers as bytes: LEB128, and differences in zigzag.
 
 /// Appends `value` in groups of seven bits, the lowest first.
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -16,7 +16,19 @@ pub(super) fn put_delta(out: &mut Vec<u8>, value: u64, base: u64) {
 }
 
 /// Takes a number off the front; `None`: too long, or cut off.
+#[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
+    match **bytes {
+        // Most numbers have one byte.
+        [byte @ ..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(byte.into())
+        }
+        _ => take_long(bytes),
+    }
+}
+
+fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -34,30 +46,10 @@ pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Takes a number off that was written as a difference from `base`.
+#[inline]
 pub(super) fn take_delta(bytes: &mut &[u8], base: u64) -> Option<u64> {
     let zigzag = take(bytes)?;
     Some(base.wrapping_add(zigzag >> 1 ^ (zigzag & 1).wrapping_neg()))
-}
-
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 != 0 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
-
-/// The checksum of `bytes`.
-pub(super) fn crc(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)])
 }
 
 #[cfg(test)]
@@ -85,10 +77,5 @@ mod tests {
         {
             assert_eq!(take(&mut &*bytes), None, "{bytes:x?}");
         }
-    }
-
-    #[test]
-    fn the_checksum_is_the_usual_one() {
-        assert_eq!(crc(b"123456789"), 0xcbf4_3926);
     }
 }

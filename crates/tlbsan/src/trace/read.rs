@@ -1,6 +1,6 @@
 //! Reading a trace, and being the world it was recorded in.
 
-use super::codec::{crc, take, take_delta};
+use super::codec::{take, take_delta};
 use super::{Context, MAGIC, MAX_BLOCK, MAX_STACK, MAX_STACKS, MAX_TEXT, PAGE, VERSION, WORDS, tag};
 use crate::event::{AccessKind, Event, IdRegister, Sysreg, What, World};
 use crate::hash::FastMap;
@@ -145,7 +145,7 @@ impl<R: Read> Replay<R> {
         if version != VERSION {
             return Err(TraceError { offset: 8, wrong: Wrong::Version(version) });
         }
-        if crc(&header[..HEADER - 4]).to_le_bytes() != header[HEADER - 4..] {
+        if crc32fast::hash(&header[..HEADER - 4]).to_le_bytes() != header[HEADER - 4..] {
             return Err(TraceError { offset: 0, wrong: Wrong::Damaged });
         }
         if header[10] & !7 != 0 || header[11] != 0 {
@@ -233,7 +233,7 @@ impl<R: Read> Replay<R> {
         if read < len {
             return Err(TraceError { offset: offset + 8 + read as u64, wrong: Wrong::Truncated });
         }
-        if crc(&self.block) != sum {
+        if crc32fast::hash(&self.block) != sum {
             return Err(error(Wrong::Damaged));
         }
         (self.at, self.begin, self.next) = (0, offset + 8, offset + 8 + len as u64);

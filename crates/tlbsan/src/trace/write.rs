@@ -1,6 +1,6 @@
 //! Writing a trace while the model runs.
 
-use super::codec::{crc, put, put_delta};
+use super::codec::{put, put_delta};
 use super::{Context, FULL_BLOCK, MAGIC, MAX_STACK, MAX_STACKS, MAX_TEXT, PAGE, VERSION, WORDS, tag};
 use crate::event::{AccessKind, Event, IdRegister, Sysreg, What, World};
 use crate::machine::MAX_PES;
@@ -74,7 +74,7 @@ impl<W: Write> Recorder<W> {
         let settings = [config.ignore_hints, config.tell_all, config.cost];
         let settings = settings.iter().rev().fold(0, |bits, set| bits << 1 | u8::from(*set));
         header.extend([settings, 0]);
-        header.extend(crc(&header).to_le_bytes());
+        header.extend(crc32fast::hash(&header).to_le_bytes());
         out.write_all(&header)?;
         Ok(Self {
             out,
@@ -144,7 +144,7 @@ impl<W: Write> Recorder<W> {
 
     fn flush_block(&mut self) -> io::Result<()> {
         self.out.write_all(&(self.block.len() as u32).to_le_bytes())?;
-        self.out.write_all(&crc(&self.block).to_le_bytes())?;
+        self.out.write_all(&crc32fast::hash(&self.block).to_le_bytes())?;
         self.out.write_all(&self.block)?;
         self.block.clear();
         Ok(())
