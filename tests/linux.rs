@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use system_tests::{Linux, Withheld, needed};
+use tlbsan::report::Severity;
 use tlbsan::trace::Replay;
 use tlbsan::{Record, What};
 
@@ -32,6 +33,19 @@ fn linux_leaves_nothing_stale_behind() {
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
+/// Nothing that a PE held counts after a reset, and a reset is seen though nobody tells of it.
+#[test]
+fn linux_may_reset_the_machine() {
+    // Without a first process it panics, and then it reboots.
+    let append = "loglevel=7 rdinit=/nowhere init=/nowhere";
+    let tlbsan = ["--timeout", "40"].map(str::to_owned).into();
+    let outcome = Linux { append, tlbsan, reboots: true, ..Linux::new("max", 2) }.run().expect(4);
+    let boots = outcome.stdout.matches("Booting Linux on physical CPU").count();
+    println!("{boots} boots");
+    assert!(boots > 2, "{}", outcome.stdout);
+    assert!(outcome.violations().iter().all(|violation| violation.severity != Severity::Error), "{}", outcome.stdout);
+}
+
 /// Runs Linux with some of its instructions withheld from the checker: how many, and which of them were needed and found.
 fn withhold(options: &[&str]) -> (usize, BTreeSet<u64>, BTreeSet<u64>) {
     const SEED: &str = "20260718";
@@ -41,7 +55,7 @@ fn withhold(options: &[&str]) -> (usize, BTreeSet<u64>, BTreeSet<u64>) {
     // Without KASLR there is no KPTI, which would double every context switch, and with it the work of the reference; and this
     // CPU has no FEAT_BBM, of which the reference knows nothing.
     let linux =
-        Linux { cpu: "cortex-a57", cores: 4, append: "nokaslr", tlbsan: options.clone(), trace: Some(trace.clone()) };
+        Linux { append: "nokaslr", tlbsan: options.clone(), trace: Some(trace.clone()), ..Linux::new("cortex-a57", 4) };
     let outcome = linux.run().expect(1);
     let (mut withheld, mut found) = (Withheld::new(), BTreeSet::new());
     for record in &outcome.records {

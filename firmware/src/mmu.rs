@@ -5,11 +5,12 @@
 //! | [`LINEAR_BASE`]         | all RAM at its physical address, 2 MiB and 1 GiB blocks, Normal, no execute |
 //! | [`KERNEL_BASE`]         | the image, 4 KiB pages: text RX, rodata R, data RW; tables by boot.S        |
 //! | [`STACK_BASE`]          | stacks of secondary cores, each above an unmapped guard                    |
+//! | [`CASE_BASE`]           | nothing but what a case maps here                                          |
 //! | [`DEVICE_BASE`]         | devices at their physical address, 2 MiB blocks, Device-nGnRE              |
 //!
-//! Everything here is global, and every edit turns an invalid entry valid, so nothing ever needs an invalidation; but for the case
-//! that splits a block of the linear map. TTBR0 belongs to
-//! the scenarios; between them it holds [`reserved_root`], an empty table.
+//! Everything here is global, and every edit turns an invalid entry valid, so nothing ever needs an invalidation; cases that edit
+//! this half do it with `pgtable`, and leave it as it was. TTBR0 belongs to the scenarios; between them it holds
+//! [`reserved_root`], an empty table.
 
 use core::{
     cell::UnsafeCell,
@@ -30,6 +31,8 @@ pub const LINEAR_BASE: u64 = 0xffff_0000_0000_0000;
 pub const KERNEL_BASE: u64 = 0xffff_8000_0020_0000;
 /// Where the stacks of secondary cores appear.
 pub const STACK_BASE: u64 = 0xffff_9000_0000_0000;
+/// Where cases map what they edit in this half.
+pub const CASE_BASE: u64 = 0xffff_a000_0000_0000;
 /// Where devices appear: `DEVICE_BASE + physical address`.
 pub const DEVICE_BASE: u64 = 0xffff_c000_0000_0000;
 /// Physical addresses from here on have no place in the linear map.

@@ -33,7 +33,7 @@ pub struct Linear;
 
 impl Linear {
     fn entry(pa: PhysAddr) -> &'static AtomicU64 {
-        // SAFETY: the frames of a pool are RAM, which the linear map holds for ever; all access to tables is atomic.
+        // SAFETY: the frames of a pool, and the image, are RAM, which the linear map holds for ever; all access to tables is atomic.
         unsafe { &*mmu::phys_to_virt::<AtomicU64>(pa.bits()) }
     }
 }
@@ -116,9 +116,7 @@ impl Pool {
 
     /// Takes a frame back, if it is one of these: a case may map others.
     pub fn take_back(&self, frame: PhysAddr) {
-        if self.all.0.contains(&frame.bits()) {
-            self.free(frame);
-        }
+        self.free(frame);
     }
 }
 
@@ -129,6 +127,10 @@ unsafe impl FrameAllocator for Pool {
     }
 
     fn free(&self, frame: PhysAddr) {
+        // In the kernel's own space a table may be another's: one that a case which failed has left there.
+        if !self.all.0.contains(&frame.bits()) {
+            return;
+        }
         if self.scribble.load(Ordering::Relaxed) {
             for offset in (0..self.frame).step_by(8) {
                 Linear.store(PhysAddr::new(frame.bits() + offset), 0xdead_dead_dead_dead);
@@ -202,8 +204,8 @@ impl<G: Geometry> Stage<'_, G> {
         let pa_bits = [32, 36, 40, 42, 44, 48, 52].get(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) as usize);
         let pa_bits = pa_bits.copied().unwrap_or(32);
         let space = if G::UPPER {
-            // SAFETY: tables of this shape, made by boot.S and mmu.rs, whose memory the linear map holds; global. Nothing else is
-            // mapped while a case runs, and every table of theirs holds something else as well.
+            // SAFETY: tables of this shape, made by boot.S and mmu.rs, whose memory the linear map holds; all of it global, and
+            // valid from the first; mmu.rs maps nothing while a case runs.
             unsafe { AddressSpace::adopt(Linear, &pool, None, pa_bits, PhysAddr::new(mmu::kernel_root_pa())) }
         } else {
             AddressSpace::new(Linear, &pool, Asid::new(asid), pa_bits).map_err(|error| format!("{error}"))?
@@ -237,6 +239,8 @@ impl<G: Geometry> Stage<'_, G> {
 
         let Stage { space, tlb, failure, .. } = stage;
         if G::UPPER {
+            // What a faulty form has left goes, as it does at the end of a space.
+            Tlb::new(hardware, features).invalidate(&OnePe, &Invalidation::all()).sync();
             space.reclaim();
         } else {
             // SAFETY: every core has left it for the reserved root, in the second job above.
@@ -246,6 +250,10 @@ impl<G: Geometry> Stage<'_, G> {
             smp::run(cores, &|_| load::<Usual>(hardware, mmu::reserved_root_pa()));
         }
         let lost = pool.used();
+        if lost != 0 {
+            // Something may still lead there.
+            core::mem::forget(pool);
+        }
         match failure.into_inner() {
             Some(failure) => Err(failure),
             None if lost != 0 => Err(format!("{lost} frames did not come back")),
@@ -288,7 +296,7 @@ impl<G: Geometry> Stage<'_, G> {
     pub fn map(&self, va: u64, frame: PhysAddr) {
         let page = range(va, G::PAGE);
         let mapped =
-            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page, frame, Attributes::USER_DATA));
+            self.space.change(&self.tlb, &OnePe, &mut |_| (), |edit| edit.map(page, frame, Attributes::KERNEL_DATA));
         self.expect("map", mapped);
     }
 

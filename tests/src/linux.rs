@@ -20,12 +20,14 @@ pub struct Linux {
     pub tlbsan: Vec<String>,
     /// Where a trace is recorded.
     pub trace: Option<PathBuf>,
+    /// Whether the machine begins anew when Linux asks for it; otherwise that ends the run.
+    pub reboots: bool,
 }
 
 impl Linux {
     /// A machine with 1 GiB.
     pub fn new(cpu: &'static str, cores: usize) -> Self {
-        Self { cpu, cores, append: "", tlbsan: Vec::new(), trace: None }
+        Self { cpu, cores, append: "", tlbsan: Vec::new(), trace: None, reboots: false }
     }
 
     /// QEMU's arguments.
@@ -34,8 +36,9 @@ impl Linux {
             ["linux/kernel", "linux/initramfs"].map(|file| artifact(file, "script/linux").display().to_string());
         let append = format!("console=ttyAMA0 panic=-1 quiet {}", self.append);
         let arguments = ["-M", "virt", "-cpu", self.cpu, "-smp", &self.cores.to_string(), "-m", "1G", "-nographic"];
-        let rest = ["-nic", "none", "-no-reboot", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append];
-        arguments.into_iter().chain(rest).map(str::to_owned).collect()
+        let rest = ["-nic", "none", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append];
+        let end = if self.reboots { None } else { Some("-no-reboot") };
+        arguments.into_iter().chain(rest).chain(end).map(str::to_owned).collect()
     }
 
     /// Runs it under the checker, from boot to power-off.
@@ -46,6 +49,7 @@ impl Linux {
             Some(trace) => command.arg("record").arg("-o").arg(trace),
             None => command.arg("run"),
         };
+        // Of several limits the last counts.
         command.args(["--timeout", LIMIT, "--json"]).arg(&json).args(&self.tlbsan);
         let outcome = Outcome::of(command.arg("--").args(self.qemu_arguments()), &json);
         let _ = std::fs::remove_file(&json);

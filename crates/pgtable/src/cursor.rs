@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 use crate::grace::Reader;
 use crate::memory::{FrameAllocator, TableMemory};
 use crate::space::Mapping;
-use crate::sync::yield_now;
+use crate::sync::Pause;
 use crate::walk::Path;
 use core::marker::PhantomData;
 use tlbi::{Issue, Level, PhysAddr, Pinned, VaRange, VirtAddr};
@@ -297,6 +297,7 @@ where
         self.leave();
         let space = self.edit.space;
         let va = VirtAddr::new(self.at);
+        let mut pause = Pause::new();
         loop {
             let reader = space.grace.enter();
             let path = Path::<G>::new(&space.memory, space.root, va);
@@ -321,7 +322,7 @@ where
             if !self.edit.patient {
                 return Err(Error::Busy { range: self.range });
             }
-            yield_now();
+            pause.wait();
         }
     }
 

@@ -24,8 +24,8 @@ use crate::geometry::Geometry;
 use crate::grace::Reader;
 use crate::memory::{TableMemory, entry};
 use crate::space::AddressSpace;
+use crate::sync::Pause;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::yield_now;
 use crate::walk::{Next, Visit, Visitor, index, walk};
 use tlbi::{Level, PhysAddr, VaRange, VirtAddr};
 
@@ -102,6 +102,7 @@ impl<'s, M: TableMemory, G: Geometry> Hold<'s, M, G> {
         intent: Intent,
         patient: bool,
     ) -> Result<Self, Error> {
+        let mut pause = Pause::new();
         loop {
             let mut hold = Self {
                 memory: &space.memory,
@@ -120,7 +121,7 @@ impl<'s, M: TableMemory, G: Geometry> Hold<'s, M, G> {
             if !patient {
                 return Err(Error::Busy { range });
             }
-            yield_now();
+            pause.wait();
         }
     }
 

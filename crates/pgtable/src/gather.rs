@@ -369,14 +369,27 @@ pub(crate) fn harvest<M: TableMemory, G: Geometry>(
         return tables(table);
     };
     let shift = G::shift(level);
+    // Blocks side by side that are equal but for their address, handed out as one: the first of them, and how many.
+    let mut run = (start, Descriptor::INVALID, 0);
     for index in 0..G::entries(level) {
         let descriptor = Descriptor::from_bits(memory.load(entry(table, index)));
+        if run.2 > 0 {
+            if descriptor == run.1.following(run.2 << shift) {
+                run.2 += 1;
+                continue;
+            }
+            owner.leaves(run.0, run.1, level, run.2);
+            run.2 = 0;
+        }
         let va = VirtAddr::new(start.bits() + ((index as u64) << shift));
         match descriptor.kind::<G>(level) {
             Kind::Invalid => {}
-            Kind::Leaf => owner.leaves(va, descriptor, level, 1),
+            Kind::Leaf => run = (va, descriptor, 1),
             Kind::Table => harvest::<M, G>(memory, descriptor.next::<G>(), below, va, owner, tables),
         }
+    }
+    if run.2 > 0 {
+        owner.leaves(run.0, run.1, level, run.2);
     }
     tables(table);
 }

@@ -150,12 +150,17 @@ impl<M: TableMemory, A: FrameAllocator, G: Geometry> AddressSpace<M, A, G> {
         Ok(unsafe { Self::adopt(memory, frames, asid, pa_bits, root) })
     }
 
-    /// A space of tables that exist already, and may be in use: those that a kernel's boot code has made.
+    /// A space of tables that exist already, and may be in use: those that a kernel's boot code has made. Nothing is read or
+    /// written yet, and nothing invalidated.
+    ///
+    /// A table that becomes empty later goes to `frames`, whoever allocated it.
     ///
     /// # Safety
-    /// `root` and what hangs below it are tables of this shape, within reach of `memory`, in none of whose table descriptors bits
-    /// 58:55 are set; nobody else writes to them any more, hardware aside. A table that becomes empty goes to `frames`.
-    /// Without an ASID every mapping in them is global, with one none is.
+    /// - `root` and what hangs below it are tables of this shape, each linked from one entry, and `memory` reaches all of them.
+    /// - Bits 58:55 of their table descriptors are clear; contiguous runs are complete.
+    /// - Nobody else writes to them any more, hardware aside; what was written so far can be seen by every PE that edits.
+    /// - Nothing is cached of them but what they say: what they said before has been invalidated.
+    /// - Without an ASID every leaf is global; with one none is, and the space is used with that one.
     pub unsafe fn adopt(memory: M, frames: A, asid: Option<Asid>, pa_bits: u8, root: PhysAddr) -> Self {
         Self {
             memory,

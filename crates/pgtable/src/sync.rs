@@ -20,7 +20,7 @@ impl spin::RelaxStrategy for Yield {
 /// Lets another core go on.
 #[cfg(not(loom))]
 #[inline(always)]
-pub(crate) fn yield_now() {
+fn yield_now() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a hint; changes nothing.
     unsafe {
@@ -30,20 +30,33 @@ pub(crate) fn yield_now() {
     core::hint::spin_loop();
 }
 
-/// Waits, without the lock, until `over` of what it guards.
-#[cfg(not(loom))]
-pub(crate) fn wait_until<T>(lock: &Lock<T>, over: impl Fn(&T) -> bool) {
-    // Looking takes the lock from those who are waited for: ever more seldom.
-    let mut pause = 1;
-    while !over(&lock.lock()) {
-        (0..pause).for_each(|_| yield_now());
-        pause = (pause * 2).min(MAX_PAUSE);
+/// Waits between two looks at what somebody else has. Looking takes it, or its cache line, from those who are waited for: ever more
+/// seldom.
+#[derive(Debug)]
+pub(crate) struct Pause(u32);
+
+impl Pause {
+    /// YIELDs between two looks, at most: some microseconds. The model checker tries every order anyway.
+    const MAX: u32 = if cfg!(loom) { 1 } else { 256 };
+
+    pub(crate) const fn new() -> Self {
+        Self(1)
+    }
+
+    pub(crate) fn wait(&mut self) {
+        (0..self.0).for_each(|_| yield_now());
+        self.0 = (self.0 * 2).min(Self::MAX);
     }
 }
 
-/// YIELDs between two looks, at most: some microseconds.
+/// Waits, without the lock, until `over` of what it guards.
 #[cfg(not(loom))]
-const MAX_PAUSE: u32 = 256;
+pub(crate) fn wait_until<T>(lock: &Lock<T>, over: impl Fn(&T) -> bool) {
+    let mut pause = Pause::new();
+    while !over(&lock.lock()) {
+        pause.wait();
+    }
+}
 
 /// What somebody waits for may have come about.
 #[cfg(not(loom))]
@@ -55,7 +68,7 @@ pub(crate) use core::sync::atomic;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(loom)]
-pub(crate) use loom::thread::yield_now;
+use loom::thread::yield_now;
 #[cfg(loom)]
 pub(crate) use under_loom::{Lock, notify, wait_until};
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Board, OnePe, be, frame, range};
-use pgtable::{AddressSpace, Attributes, Error};
+use pgtable::{AddressSpace, Attributes, Error, FrameAllocator, K4, Upper};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tlbi::{Issue, Level, PhysAddr, Tlb, VirtAddr};
@@ -157,6 +157,55 @@ fn the_end_of_a_space_returns_everything() {
         board.machine().store(0, n << 12, 0x1235);
     }
     assert_eq!(board.violations(), []);
+}
+
+/// A kernel's boot code has mapped its own half by hand, and runs in it.
+#[test]
+fn tables_that_exist_are_adopted_as_they_are() {
+    const BASE: u64 = 0xffff_0000_0000_0000;
+    const BLOCK: u64 = 0x20_0000;
+    // PXN, UXN, AF, inner shareable; global.
+    const LEAF: u64 = 3 << 53 | 1 << 10 | 3 << 8;
+    let board = Board::new(64);
+    let [root, l1, l2, l3] = std::array::from_fn(|_| board.allocate().expect("a frame").bits());
+    for (entry, value) in
+        [(root, l1 | 3), (l1, l2 | 3), (l2, 0x8000_0000 | LEAF | 1), (l2 + 8, l3 | 3), (l3, frame(0).bits() | LEAF | 3)]
+    {
+        board.machine().store(0, entry, value);
+    }
+    let tree = board.tree(root);
+    // SAFETY: tables of this shape, which nobody else has.
+    let space: AddressSpace<_, _, Upper<K4, 48>> =
+        unsafe { AddressSpace::adopt(&board, &board, None, 40, PhysAddr::new(root)) };
+    (0..2).for_each(|pe| board.load_space(pe, &space));
+    assert_eq!((board.tree(root), board.used()), (tree.clone(), 4));
+    let mut mapped = Vec::new();
+    space.for_each(&mut |m| mapped.push((m.va.bits(), m.frame, m.level(), m.attributes)));
+    let data = Attributes::KERNEL_DATA;
+    assert_eq!(
+        mapped,
+        [(BASE, PhysAddr::new(0x8000_0000), Level::L2, data), (BASE + BLOCK, frame(0), Level::L3, data)]
+    );
+
+    let tlb = board.tlb();
+    let (block, page) = (range(BASE, BLOCK), range(BASE + PAGE, PAGE));
+    let mut released = Vec::new();
+    space.change(&tlb, &OnePe, &mut |r| released.push(r.frame), |edit| {
+        edit.split(page).expect("mapped");
+        edit.collapse(block).expect("one block");
+        edit.unmap(range(BASE + BLOCK, PAGE)).expect("mapped");
+    });
+    assert_eq!((released, board.used()), (vec![frame(0)], 3), "the table that was boot code's is free");
+    let left: Vec<_> = tree.into_iter().filter(|(table, _)| *table != l3).collect();
+    let now = board.tree(root);
+    assert_eq!(now.len(), left.len());
+    for ((table, before), (_, after)) in left.iter().zip(&now) {
+        let changed: Vec<_> = (0..512).filter(|n| before[*n] != after[*n]).map(|n| (*table, n, after[n])).collect();
+        assert_eq!(changed, if *table == l2 { vec![(l2, 1, 0)] } else { vec![] });
+    }
+    assert_eq!(board.violations(), []);
+    let (opened, cleaned) = board.machine().model().residues().counts();
+    assert!(opened > 0 && opened == cleaned, "{opened} opened, {cleaned} cleaned");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn check(path: &Path, options: &Options) -> Result<u8, Refusal> {
     let recorded = replay.config();
     let config = Config {
         ignore_hints: recorded.ignore_hints || options.ignore_hints,
-        tell_all: recorded.tell_all || options.suppress.is_some(),
+        tell_all: options.suppress.is_some(),
         cost: recorded.cost || options.cost,
         blind: options.blind,
     };

@@ -26,7 +26,7 @@ use crate::stack::Telling;
 use crate::suppress::Suppressions;
 
 /// Violations that reports hold; the JSON lines have them all.
-const MOST: usize = 10_000;
+const MOST: usize = 2_000;
 
 /// A violation, and what became of it.
 #[derive(Clone, Debug)]

@@ -254,9 +254,9 @@ impl Plugin {
     fn instruction(&self, vcpu: &Vcpu, insn: Insn, low: u64) {
         self.tell_pending(vcpu);
         let api = &self.api;
-        // What comes first after a reset and matters is one of these.
-        if matches!(insn, Insn::Sysreg(..) | Insn::Tlbi(..) | Insn::Isb) && vcpu.was_reset(api) {
-            self.send(vcpu, vcpu.pc(api, low), What::Reset);
+        // What comes first after a reset and matters is one of these, or an access.
+        if matches!(insn, Insn::Sysreg(..) | Insn::Tlbi(..) | Insn::Isb) {
+            self.look_for_reset(vcpu);
         }
         self.tell_level(vcpu, low);
         // Below EL1 most of what follows is undefined, but its callback comes all the same.
@@ -270,7 +270,10 @@ impl Plugin {
                 Some(What::Dsb(dsb))
             }
             Insn::Isb => Some(What::Isb),
-            Insn::Call => Some(What::ExceptionEntry),
+            Insn::Call => {
+                vcpu.calls(vcpu.x(api, 0).unwrap_or(0));
+                Some(What::ExceptionEntry)
+            }
             Insn::Eret => privileged().then_some(What::Eret),
             Insn::Tlbi(mnemonic, xt) if vcpu.exception_level(api).is_some_and(|el| el >= lowest_level(mnemonic)) => {
                 self.translations_change(vcpu);
@@ -329,6 +332,19 @@ impl Plugin {
         }
     }
 
+    /// Tells a reset that nobody has told. The first vCPU comes back alone only if it has asked to be switched off: otherwise
+    /// the machine was reset, and the others are off.
+    fn look_for_reset(&self, vcpu: &Vcpu) {
+        if !vcpu.was_reset(&self.api) {
+            return;
+        }
+        let machine = vcpu.index == 0 && !vcpu.was_leaving();
+        for other in self.vcpus.iter().filter(|other| other.index == vcpu.index || machine && other.has_begun()) {
+            other.reset();
+            self.send(other, 0, What::Reset);
+        }
+    }
+
     /// A TLBI: what virtual pages lead to may change on every PE.
     fn translations_change(&self, vcpu: &Vcpu) {
         self.watched.forget();
@@ -362,6 +378,10 @@ impl Plugin {
             let next = end.min((at | (PAGE - 1)).saturating_add(1));
             let epoch = self.watched.epoch();
             let accessed = self.accessed_pa(info, at);
+            if accessed == Some(at) {
+                // As without an MMU.
+                self.look_for_reset(vcpu);
+            }
             if let Some(pa) = accessed {
                 self.tell_access(vcpu, at, pa, store, pc);
             }

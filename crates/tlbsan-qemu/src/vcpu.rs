@@ -15,8 +15,14 @@ use tlbsan::{IdRegister, Sysreg};
 /// Frames of a stack that are looked at.
 const MAX_FRAMES: usize = 24;
 
+/// HCR_EL2.E2H: EL2 is a host's.
+const HCR_E2H: u64 = 1 << 34;
 /// The exception level that the model takes a PE to be at that comes out of reset.
 const AFTER_RESET: u8 = 1;
+/// PSCI functions after which a PE that comes back has been off: CPU_SUSPEND, CPU_OFF, CPU_DEFAULT_SUSPEND, SYSTEM_SUSPEND. As
+/// 64-bit functions they have [`SMC64`] besides.
+const POWER_DOWN: [u32; 4] = [0x8400_0001, 0x8400_0002, 0x8400_000c, 0x8400_000e];
+const SMC64: u32 = 1 << 30;
 /// The ID registers that the model asks for, by QEMU's names.
 const ID_REGISTERS: [(IdRegister, &str); 4] = [
     (IdRegister::Mmfr0, "ID_AA64MMFR0_EL1"),
@@ -40,6 +46,8 @@ pub(crate) struct Vcpu {
     told_level: AtomicU8,
     /// Whether anything was told of it.
     begun: AtomicBool,
+    /// Whether its last HVC or SMC asked to have it switched off.
+    leaving: AtomicBool,
     /// Whether its ID registers were told.
     identified: AtomicBool,
     /// Whether it has issued a TLBI since its last DSB.
@@ -58,6 +66,7 @@ impl Vcpu {
             hcr: AtomicU64::new(0),
             told_level: AtomicU8::new(AFTER_RESET),
             begun: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             identified: AtomicBool::new(false),
             tlbi_issued: AtomicBool::new(false),
             pending: Pending::default(),
@@ -71,25 +80,43 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Whether the vCPU has been through a reset, or has been switched off and on, since this was asked last: its MMU is off
-    /// and it has not been seen to switch it off. QEMU tells plugins of neither.
+    /// Whether the vCPU has been through a reset, or has been switched off and on: its MMU is off and it has not been seen to
+    /// switch it off. QEMU tells plugins of neither.
     pub(crate) fn was_reset(&self, api: &Api) -> bool {
         let Some(registers) = self.registers.get() else { return false };
-        let off = |register: Option<*mut Handle>| {
-            register.and_then(|handle| registers.read(api, handle)).is_some_and(|sctlr| sctlr & 1 == 0)
-        };
+        let value = |register: Option<*mut Handle>| register.and_then(|handle| registers.read(api, handle));
+        let off = |register| value(register).is_some_and(|sctlr| sctlr & 1 == 0);
+        // Since 11.x QEMU shows a host at EL2 what the name means there: its own register.
+        let is_host =
+            || self.exception_level(api) == Some(2) && value(registers.hcr).is_some_and(|hcr| hcr & HCR_E2H != 0);
         let [el1, el2] = registers.sctlr;
-        let reset = self.stage1[0].mmu_on() && off(el1) || self.stage1[1].mmu_on() && off(el2);
-        if reset {
-            self.stage1.iter().for_each(Stage1::reset);
-            self.hcr.store(0, Ordering::Relaxed);
-            self.told_level.store(AFTER_RESET, Ordering::Relaxed);
-            self.tlbi_issued.store(false, Ordering::Relaxed);
-            self.pending.take();
-            self.uninteresting.clear();
-            self.vectors.set(0);
-        }
-        reset
+        self.stage1[0].mmu_on() && off(el1) && !is_host() || self.stage1[1].mmu_on() && off(el2)
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&self) {
+        self.stage1.iter().for_each(Stage1::reset);
+        self.hcr.store(0, Ordering::Relaxed);
+        self.told_level.store(AFTER_RESET, Ordering::Relaxed);
+        self.tlbi_issued.store(false, Ordering::Relaxed);
+        self.pending.take();
+        self.uninteresting.clear();
+        self.vectors.set(0);
+    }
+
+    /// An HVC or SMC with `function` in X0: does the vCPU ask PSCI to be switched off?
+    pub(crate) fn calls(&self, function: u64) {
+        self.leaving.store(POWER_DOWN.contains(&(function as u32 & !SMC64)), Ordering::Relaxed);
+    }
+
+    /// Whether that was the last that it asked for.
+    pub(crate) fn was_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything was told of it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Whether this is the first event of it.
@@ -134,7 +161,7 @@ impl Vcpu {
 
     /// Whether addresses are translated by the regime of EL2 now; `None` at EL3.
     pub(crate) fn in_el2(&self, api: &Api) -> Option<bool> {
-        const E2H_TGE: u64 = 1 << 34 | 1 << 27;
+        const E2H_TGE: u64 = HCR_E2H | 1 << 27;
         match self.exception_level(api)? {
             0 => Some(self.hcr.load(Ordering::Relaxed) & E2H_TGE == E2H_TGE),
             1 => Some(false),
@@ -151,8 +178,7 @@ impl Vcpu {
     /// The register that is meant by this name at the current exception level, if it exists there. `register` is the one
     /// that the name says.
     pub(crate) fn meant(&self, api: &Api, named: Named, register: Sysreg) -> Option<Sysreg> {
-        const E2H: u64 = 1 << 34;
-        let host = self.hcr.load(Ordering::Relaxed) & E2H != 0;
+        let host = self.hcr.load(Ordering::Relaxed) & HCR_E2H != 0;
         match (self.exception_level(api)?, named) {
             (1 | 3, Named::El1) => Some(register),
             (2, Named::El1) => Some(if host { of_el2(register) } else { register }),
@@ -246,8 +272,9 @@ struct Registers {
     dczid: Option<*mut Handle>,
     /// [`ID_REGISTERS`].
     ids: [Option<*mut Handle>; ID_REGISTERS.len()],
-    /// SCTLR_EL1 and SCTLR_EL2.
+    /// SCTLR_EL1 and SCTLR_EL2; HCR_EL2.
     sctlr: [Option<*mut Handle>; 2],
+    hcr: Option<*mut Handle>,
     /// What QEMU reads into.
     buffer: *mut Array,
 }
@@ -276,7 +303,8 @@ impl Registers {
         let sctlr = [sctlr[0].or_else(|| get("SCTLR").ok()), sctlr[1]];
         // SAFETY: takes nothing; the array is ours and lives as long as the process.
         let buffer = unsafe { (api.bytes_new)() };
-        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid: get("DCZID_EL0").ok(), ids, sctlr, buffer })
+        let (dczid, hcr) = (get("DCZID_EL0").ok(), get("HCR_EL2").ok());
+        Ok(Self { x, pc: get("pc")?, cpsr: get("cpsr")?, dczid, ids, sctlr, hcr, buffer })
     }
 
     fn read(&self, api: &Api, handle: *mut Handle) -> Option<u64> {

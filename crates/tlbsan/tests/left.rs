@@ -133,3 +133,33 @@ fn an_entry_that_is_put_back_is_still_held_by_those_who_left() {
     m.store(0, TABLES[2], 0x20_0000 | PAGE);
     assert_eq!(verdicts(&mut m), [(Kind::Remade, Cause::LocalOnly, vec![5], vec![1])]);
 }
+
+/// What a TLB holds after reset is unknown as a whole; the entries of before count no more. The machine is reset while a table
+/// and a root are stale, and the next kernel puts their pages to another use before its MMU is on.
+#[test]
+fn what_was_held_before_a_reset_counts_no_more() {
+    let mut m = Machine::new(Config::default());
+    map(&mut m, 0x10_0000);
+    for pe in [0, 1] {
+        m.run_in(pe, ROOT, 5);
+    }
+    m.store(0, TABLES[1], 0);
+    m.reset(0);
+    m.reset(1);
+    for table in [ROOT, TABLES[0], TABLES[1], TABLES[2]] {
+        for slot in (table..table + 0x1000).step_by(8) {
+            m.store(0, slot, 0x0123_4567_89ab_cde1);
+        }
+    }
+    assert_eq!(verdicts(&mut m), []);
+    // One that was not reset keeps what it has.
+    let mut m = Machine::new(Config::default());
+    map(&mut m, 0x10_0000);
+    for pe in [0, 1] {
+        m.run_in(pe, ROOT, 5);
+    }
+    m.store(0, TABLES[1], 0);
+    m.reset(1);
+    m.store(0, TABLES[2], 0x20_0000 | PAGE);
+    assert_eq!(verdicts(&mut m), [(Kind::Reused, Cause::NoInvalidation, vec![5], vec![0])]);
+}

@@ -99,4 +99,4 @@ impl Form {
 pub const BY_NAME: &[&[Form]] = &[stress::FORMS];
 
 /// All others, in the order they run.
-pub const ALL: &[&[Form]] = &[walk_cache::FORMS, edits::FORMS, edits::KERNEL_FORMS];
+pub const ALL: &[&[Form]] = &[walk_cache::FORMS, edits::FORMS, edits::LINEAR_MAP];

@@ -48,7 +48,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "translation-control", world: World::El1, setup: "", twins: TRANSLATION_CONTROL },
     Group { name: "memory-attributes", world: World::El1Flat, setup: "", twins: MEMORY_ATTRIBUTES },
     Group { name: "mmu-off", world: World::El1Flat, setup: "", twins: MMU_OFF },
-    Group { name: "stale-access", world: World::El1, setup: "", twins: STALE_ACCESS },
+    Group { name: "stale-access", world: World::El1, setup: "str pte page:0,k", twins: STALE_ACCESS },
     Group { name: "el2", world: World::El2, setup: "", twins: EL2 },
     Group { name: "el2-another-root", world: World::El2, setup: "str root2.0 table:other", twins: EL2_ANOTHER_ROOT },
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
@@ -381,6 +381,10 @@ const STALE_ACCESS: &[Twin] = &[
     )
     .only_simulated(FORGETS),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; isb; read va+10 frame:2+10"),
+    // For a page of EL0's it is advice: its kernel leaves that to the return to EL0.
+    right(
+        "id ets2 0; str pte page:0; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; read va+10 frame:2+10",
+    ),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; read va+1008 frame:1+8"),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; 1: read va+10 frame:2+10"),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:0; dsb ish; read va+10 frame:0+10"),

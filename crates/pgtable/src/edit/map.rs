@@ -1,4 +1,7 @@
 //! Mapping: the largest blocks and contiguous runs that fit, in tables that are complete before they are linked.
+//!
+//! New tables are filled while nothing is taken, as far as the first look at the range has told where they will hang: so the table
+//! above them, in which other edits have their work too, is taken for a moment only.
 
 use crate::attributes::{Attributes, Hierarchical};
 use crate::descriptor::{Descriptor, Kind};
@@ -10,6 +13,7 @@ use crate::fault::Fault;
 use crate::geometry::Geometry;
 use crate::memory::{FrameAllocator, Link, TableMemory, entry};
 use crate::walk::{Next, Visit, Visitor, walk};
+use core::marker::PhantomData;
 use tlbi::{Issue, Level, PhysAddr, Pinned, VaRange, VirtAddr};
 
 impl<M, A, I, P, G> Edit<'_, M, A, I, P, G>
@@ -55,18 +59,27 @@ where
         }
         let space = self.space;
         let plan = Plan::<G>::new(range, frame, attributes, space.asid().is_none(), largest, runs);
-        let (hold, mut reserve) = self.prepare(range, Intent::Change, || {
-            let mut survey = Survey { plan: &plan, tables: 0, mapped: None };
+        let survey = |reserve: &mut Reserve<'_, M, A, G>| {
+            let mut survey = Survey { plan: &plan, reserve, tables: 0, mapped: None };
             let _ = walk::<M, G, _>(&space.memory, space.root, range, &mut survey);
             match survey.mapped {
                 Some(at) => Err(Error::AlreadyMapped { range, at }),
                 None => Ok(survey.tables),
             }
+        };
+        #[cfg(feature = "fault-injection")]
+        let link_early = space.injected(Fault::TableLinkedBeforeZeroed);
+        #[cfg(not(feature = "fault-injection"))]
+        let link_early = false;
+        let (hold, mut reserve) = self.prepare_ahead(range, Intent::Change, survey, |reserve| {
+            if !link_early {
+                plan.build_ahead(reserve);
+            }
         })?;
         self.flush_pending(range);
         #[cfg(feature = "fault-injection")]
-        if space.injected(Fault::TableLinkedBeforeZeroed) {
-            reserve.link_early = true;
+        {
+            reserve.link_early = link_early;
         }
         let mut map = Map { plan: &plan, tables: &mut reserve, run_to: 0 };
         let _ = walk::<M, G, _>(&space.memory, space.root, range, &mut map);
@@ -77,24 +90,41 @@ where
 }
 
 /// Frames for tables, allocated before anything is changed.
-pub(crate) struct Reserve<'s, M: TableMemory, A: FrameAllocator> {
+pub(crate) struct Reserve<'s, M: TableMemory, A: FrameAllocator, G: Geometry> {
     memory: &'s M,
     frames: &'s A,
     first: Link,
     len: usize,
+    /// Where tables will hang, and those that have been built for it.
+    spots: [Option<Spot>; SPOTS],
     #[cfg(feature = "fault-injection")]
     link_early: bool,
+    geometry: PhantomData<G>,
 }
 
-impl<'s, M: TableMemory, A: FrameAllocator> Reserve<'s, M, A> {
+/// Tables, each with all below it, that are built before anything is taken; others are built when they are linked.
+const SPOTS: usize = 4;
+
+/// An invalid entry at `level`, of which `start` to `last` is to be mapped by a table.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    level: Level,
+    start: u64,
+    last: u64,
+    table: Option<PhysAddr>,
+}
+
+impl<'s, M: TableMemory, A: FrameAllocator, G: Geometry> Reserve<'s, M, A, G> {
     pub(crate) fn new(memory: &'s M, frames: &'s A) -> Self {
         Self {
             memory,
             frames,
             first: Link::END,
             len: 0,
+            spots: [None; SPOTS],
             #[cfg(feature = "fault-injection")]
             link_early: false,
+            geometry: PhantomData,
         }
     }
 
@@ -106,11 +136,15 @@ impl<'s, M: TableMemory, A: FrameAllocator> Reserve<'s, M, A> {
     pub(crate) fn grow(&mut self, tables: usize) -> Result<(), Error> {
         while self.len < tables {
             let frame = self.frames.allocate().ok_or(Error::OutOfFrames { tables })?;
-            self.memory.store(frame, self.first.0);
-            self.first = Link::to(frame);
-            self.len += 1;
+            self.push(frame);
         }
         Ok(())
+    }
+
+    fn push(&mut self, frame: PhysAddr) {
+        self.memory.store(frame, self.first.0);
+        self.first = Link::to(frame);
+        self.len += 1;
     }
 
     /// A frame with a link still in it.
@@ -120,10 +154,48 @@ impl<'s, M: TableMemory, A: FrameAllocator> Reserve<'s, M, A> {
         self.len -= 1;
         Some(frame)
     }
+
+    /// Whether a table was built for the entry. If not, it is one for which there may be time before the next look.
+    fn is_built(&mut self, level: Level, start: u64, last: u64) -> bool {
+        let same = |spot: &Spot| (spot.level, spot.start) == (level, start);
+        match self.spots.iter().flatten().find(|spot| same(spot)) {
+            Some(spot) => spot.table.is_some(),
+            None => {
+                if let Some(free) = self.spots.iter_mut().find(|spot| spot.is_none()) {
+                    *free = Some(Spot { level, start, last, table: None });
+                }
+                false
+            }
+        }
+    }
+
+    /// The table that was built for the entry.
+    fn take_built(&mut self, level: Level, start: u64) -> Option<PhysAddr> {
+        let spot = self.spots.iter_mut().flatten().find(|spot| (spot.level, spot.start) == (level, start))?;
+        spot.table.take()
+    }
+
+    /// Takes a table that nobody has seen apart.
+    fn take_apart(&mut self, table: PhysAddr, level: Level) {
+        if let Some(below) = level.below() {
+            for index in 0..G::entries(level) {
+                let descriptor = Descriptor::from_bits(self.memory.load(entry(table, index)));
+                if descriptor.kind::<G>(level) == Kind::Table {
+                    self.take_apart(descriptor.next::<G>(), below);
+                }
+            }
+        }
+        self.push(table);
+    }
 }
 
-impl<M: TableMemory, A: FrameAllocator> Drop for Reserve<'_, M, A> {
+impl<M: TableMemory, A: FrameAllocator, G: Geometry> Drop for Reserve<'_, M, A, G> {
     fn drop(&mut self) {
+        for spot in core::mem::take(&mut self.spots).into_iter().flatten() {
+            if let (Some(table), Some(below)) = (spot.table, spot.level.below()) {
+                self.take_apart(table, below);
+            }
+        }
         while let Some(frame) = self.pop() {
             self.frames.free(frame);
         }
@@ -140,7 +212,7 @@ pub(crate) struct Plan<G> {
     block: Descriptor,
     largest: Level,
     runs: bool,
-    geometry: core::marker::PhantomData<G>,
+    geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> Plan<G> {
@@ -153,7 +225,7 @@ impl<G: Geometry> Plan<G> {
             block: leaf(Level::L2),
             largest,
             runs,
-            geometry: core::marker::PhantomData,
+            geometry: PhantomData,
         }
     }
 
@@ -207,11 +279,20 @@ impl<G: Geometry> Plan<G> {
         }
     }
 
+    /// Builds the tables for the spots that are known.
+    fn build_ahead<M: TableMemory, A: FrameAllocator>(&self, reserve: &mut Reserve<'_, M, A, G>) {
+        for n in 0..SPOTS {
+            let Some(Spot { level, start, last, table: None }) = reserve.spots[n] else { continue };
+            let table = level.below().and_then(|below| self.build(reserve, below, start, last));
+            reserve.spots[n] = Some(Spot { level, start, last, table });
+        }
+    }
+
     /// A complete table at `level` for `start` to `last`; every table below it that is covered whole, and every one at level 3, is
     /// taken, as the walk that gives tables back expects. `None` only if the survey did not count it.
     fn build<M: TableMemory, A: FrameAllocator>(
         &self,
-        reserve: &mut Reserve<'_, M, A>,
+        reserve: &mut Reserve<'_, M, A, G>,
         level: Level,
         start: u64,
         last: u64,
@@ -312,13 +393,14 @@ fn for_parts<G: Geometry>(level: Level, start: u64, last: u64, mut each: impl Fn
 }
 
 /// Refuses a range with something mapped in it; counts the tables that are missing.
-struct Survey<'p, G> {
+struct Survey<'p, 'r, 's, M: TableMemory, A: FrameAllocator, G: Geometry> {
     plan: &'p Plan<G>,
+    reserve: &'r mut Reserve<'s, M, A, G>,
     tables: usize,
     mapped: Option<VirtAddr>,
 }
 
-impl<M: TableMemory, G: Geometry> Visitor<M, G> for Survey<'_, G> {
+impl<M: TableMemory, A: FrameAllocator, G: Geometry> Visitor<M, G> for Survey<'_, '_, '_, M, A, G> {
     #[inline(always)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         if at.kind() == Kind::Leaf {
@@ -326,16 +408,20 @@ impl<M: TableMemory, G: Geometry> Visitor<M, G> for Survey<'_, G> {
             return Next::Stop;
         }
         if at.level() != Level::L3 {
-            self.tables += self.plan.tables(at.level(), at.start().bits(), at.last().bits());
+            let (level, start, last) = (at.level(), at.start().bits(), at.last().bits());
+            let tables = self.plan.tables(level, start, last);
+            if tables > 0 && !self.reserve.is_built(level, start, last) {
+                self.tables += tables;
+            }
         }
         Next::Continue
     }
 }
 
 /// Maps what the survey found free.
-struct Map<'p, 'r, 's, M: TableMemory, A: FrameAllocator, G> {
+struct Map<'p, 'r, 's, M: TableMemory, A: FrameAllocator, G: Geometry> {
     plan: &'p Plan<G>,
-    tables: &'r mut Reserve<'s, M, A>,
+    tables: &'r mut Reserve<'s, M, A, G>,
     /// Blocks up to here are members of a run whose entries were all found invalid.
     run_to: u64,
 }
@@ -375,7 +461,8 @@ impl<M: TableMemory, A: FrameAllocator, G: Geometry> Visitor<M, G> for Map<'_, '
             if self.tables.link_early {
                 return self.link_unfinished(at, below);
             }
-            if let Some(table) = self.plan.build::<M, A>(self.tables, below, start, last) {
+            let built = self.tables.take_built(level, start);
+            if let Some(table) = built.or_else(|| self.plan.build::<M, A>(self.tables, below, start, last)) {
                 at.link(pointer::<G>(table, below, start, last));
             }
         }

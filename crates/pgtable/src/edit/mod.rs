@@ -31,7 +31,7 @@ use map::Reserve;
 use tlbi::{Depth, Invalidation, Issue, Level, PhysAddr, Pinned, Scope, Tlb, VaRange, VirtAddr};
 
 /// The tables of a range, taken, and the frames that the edit needs.
-type Prepared<'c, M, A, G> = (Hold<'c, M, G>, Reserve<'c, M, A>);
+type Prepared<'c, M, A, G> = (Hold<'c, M, G>, Reserve<'c, M, A, G>);
 
 /// A change to a space, from [`AddressSpace::change`].
 pub struct Edit<'c, M, A, I, P, G = Lower<K4, 48>>
@@ -84,15 +84,27 @@ where
         intent: Intent,
         mut survey: impl FnMut() -> Result<usize, Error>,
     ) -> Result<Prepared<'c, M, A, G>, Error> {
+        self.prepare_ahead(range, intent, |_| survey(), |_| ())
+    }
+
+    /// The same where something can be done with the frames while nothing is taken yet; the survey sees what was.
+    fn prepare_ahead(
+        &self,
+        range: VaRange,
+        intent: Intent,
+        mut survey: impl FnMut(&mut Reserve<'c, M, A, G>) -> Result<usize, Error>,
+        mut ahead: impl FnMut(&mut Reserve<'c, M, A, G>),
+    ) -> Result<Prepared<'c, M, A, G>, Error> {
         let mut reserve = Reserve::new(&self.space.memory, &self.space.frames);
         loop {
             let hold = Hold::take(self.space, range, intent, self.patient)?;
-            let missing = survey()?;
+            let missing = survey(&mut reserve)?;
             if missing <= reserve.len() {
                 return Ok((hold, reserve));
             }
             drop(hold);
             reserve.grow(missing)?;
+            ahead(&mut reserve);
         }
     }
 
@@ -309,12 +321,13 @@ pub(crate) fn check_frames<G: Geometry>(frame: PhysAddr, size: u64, pa_bits: u8)
 pub(crate) struct Touched {
     first: u64,
     last: u64,
-    level: i8,
+    /// As wide as it is read: a narrow store that a wider load follows waits for the cache.
+    level: i64,
 }
 
 impl Default for Touched {
     fn default() -> Self {
-        Self { first: u64::MAX, last: 0, level: i8::MIN }
+        Self { first: u64::MAX, last: 0, level: i64::MIN }
     }
 }
 
@@ -323,7 +336,7 @@ impl Touched {
     pub(crate) fn add(&mut self, start: u64, last: u64, level: Level) {
         self.first = self.first.min(start);
         self.last = self.last.max(last);
-        self.level = self.level.max(level.number());
+        self.level = self.level.max(level.number().into());
     }
 
     #[inline(always)]
@@ -335,6 +348,6 @@ impl Touched {
     pub(crate) fn stale(self) -> Option<Stale> {
         let size = self.last.checked_sub(self.first)?.checked_add(1)?;
         let range = VaRange::new(VirtAddr::new(self.first), size).ok()?;
-        Some(Stale::new(range, Level::from_number(self.level)?, Depth::Leaf))
+        Some(Stale::new(range, Level::from_number(i8::try_from(self.level).ok()?)?, Depth::Leaf))
     }
 }

@@ -165,26 +165,27 @@ struct Known {
 impl Known {
     /// Of an invalid entry.
     const NONE: Self = Self { fields: Descriptor::INVALID, level: Level::L3, change: 0, verdict: Verdict::Nothing };
+
+    #[inline(always)]
+    fn is_of<G: Geometry>(&self, old: Descriptor, level: Level) -> bool {
+        old.without_address::<G>() == self.fields && level == self.level
+    }
 }
 
 impl<F: Fn(Descriptor) -> Descriptor> Change<'_, F> {
     /// What is to be done with an entry that is no table.
-    #[inline(always)]
-    fn judge<G: Geometry>(&self, known: &mut Known, old: Descriptor, level: Level) -> Verdict {
-        let fields = old.without_address::<G>();
-        if fields != known.fields || level != known.level {
-            let leaf = old.kind::<G>(level) == Kind::Leaf;
-            let new = if leaf { (self.new)(old) } else { old };
-            let verdict = if new == old {
-                Verdict::Nothing
-            } else if old.is_volatile() || self.is_break_due(old, new, level) {
-                Verdict::Careful
-            } else {
-                Verdict::Store(old.forbids_more(new))
-            };
-            *known = Known { fields, level, change: old.bits() ^ new.bits(), verdict };
-        }
-        known.verdict
+    #[inline]
+    fn judged<G: Geometry>(&self, old: Descriptor, level: Level) -> Known {
+        let leaf = old.kind::<G>(level) == Kind::Leaf;
+        let new = if leaf { (self.new)(old) } else { old };
+        let verdict = if new == old {
+            Verdict::Nothing
+        } else if old.is_volatile() || self.is_break_due(old, new, level) {
+            Verdict::Careful
+        } else {
+            Verdict::Store(old.forbids_more(new))
+        };
+        Known { fields: old.without_address::<G>(), level, change: old.bits() ^ new.bits(), verdict }
     }
 
     fn is_break_due(&self, old: Descriptor, new: Descriptor, level: Level) -> bool {
@@ -217,7 +218,10 @@ impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G>
         while index < at.len() {
             let first = index;
             let mut old = at.read(index);
-            let verdict = self.judge::<G>(&mut known, old, Level::L3);
+            if !known.is_of::<G>(old, Level::L3) {
+                known = self.judged::<G>(old, Level::L3);
+            }
+            let verdict = known.verdict;
             if verdict == Verdict::Careful {
                 self.carefully(&at.visit_read(index, old));
                 index += 1;
@@ -249,18 +253,19 @@ impl<M: TableMemory, G: Geometry, F: Fn(Descriptor) -> Descriptor> Visitor<M, G>
     #[inline(always)]
     fn leaf(&mut self, at: &Visit<'_, M, G>) -> Next {
         let old = at.descriptor();
-        let mut known = self.known;
-        match self.judge::<G>(&mut known, old, at.level()) {
+        if !self.known.is_of::<G>(old, at.level()) {
+            self.known = self.judged::<G>(old, at.level());
+        }
+        match self.known.verdict {
             Verdict::Nothing => {}
             Verdict::Store(forbids) => {
-                at.set(Descriptor::from_bits(old.bits() ^ known.change));
+                at.set(Descriptor::from_bits(old.bits() ^ self.known.change));
                 if forbids {
                     self.stale.add(at.start().bits(), at.last().bits(), at.level());
                 }
             }
             Verdict::Careful => self.carefully(at),
         }
-        self.known = known;
         Next::Skip
     }
 }

@@ -302,7 +302,7 @@ where
     pub(crate) fn cut(
         &mut self,
         hold: &mut Hold<'_, M, G>,
-        reserve: &mut Reserve<'_, M, A>,
+        reserve: &mut Reserve<'_, M, A, G>,
         range: VaRange,
         changes: &dyn Fn(Descriptor) -> bool,
     ) {

@@ -40,8 +40,11 @@ const MAX_EFFORT: usize = 1 << 24;
 /// Looks for the table in what `file` holds, which lies at the physical address `base`.
 pub(super) fn find(file: &File, base: u64) -> Option<Table> {
     let (mut table, tokens) = find_at(file)?;
-    // Before the MMU is on, and in the identity map, the kernel runs at physical addresses.
-    table.mirror(base.wrapping_add(image_before(file, tokens)?));
+    // Before the MMU is on, and in the identity map, the kernel runs at physical addresses. Linux gives the header's page away
+    // once it runs, so that only an early look finds it.
+    if let Some(image) = image_before(file, tokens) {
+        table.mirror(base.wrapping_add(image));
+    }
     Some(table)
 }
 
@@ -358,6 +361,10 @@ mod tests {
         assert_eq!(table.at(BASE + 0x20), Some(("f2", 0)));
         assert_eq!(table.at(0x4020_0024), Some(("f2", 4)));
         assert_eq!(table.at(0x4010_0024), None);
+        // Linux has put the page of the header to another use.
+        image[56] = 0;
+        let table = find(&memory(0x20_0000, &image), 0x4000_0000).expect("a table");
+        assert_eq!((table.at(BASE + 0x20), table.at(0x4020_0024)), (Some(("f2", 0)), None));
     }
 
     #[test]

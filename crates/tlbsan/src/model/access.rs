@@ -9,9 +9,9 @@ use crate::descriptor::Descriptor;
 use crate::event::{AccessKind, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, Registers, STAGE2};
-use crate::report::{self, Accessed, Violation};
+use crate::report::{self, Accessed, Severity, Violation};
 use crate::residue::Settled;
-use crate::rules::stale_access::{gives, not_synchronised};
+use crate::rules::stale_access::{gives, not_synchronised, severity};
 use crate::walk::{Walk, walk};
 use tlbsan_hint::{Cause, Kind};
 
@@ -69,7 +69,8 @@ impl Model {
         };
         self.summary.accesses += 1;
         if let Some((entry, tables)) = self.not_synchronised(now, &loaded, stage2, va, kind) {
-            return self.stale_access(now, &loaded, Accessed { va, used: pa, tables }, Some(entry));
+            let severity = severity(&entry.entry, loaded.root.space);
+            return self.stale_access(now, &loaded, Accessed { va, used: pa, tables }, severity, Some(entry));
         }
         if !stage2 && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
             return;
@@ -85,7 +86,8 @@ impl Model {
             return;
         }
         self.summary.mismatched += 1;
-        self.stale_access(now, &loaded, Accessed { va, used: pa, tables: by_memory.output() }, None);
+        let access = Accessed { va, used: pa, tables: by_memory.output() };
+        self.stale_access(now, &loaded, access, Severity::Error, None);
     }
 
     /// R6: what the PE's own invalidation removed there and, without a context synchronisation event since, this very access
@@ -154,6 +156,7 @@ impl Model {
         now: &mut Now<'_, W>,
         loaded: &Loaded,
         access: Accessed,
+        severity: Severity,
         settled: Option<Settled>,
     ) {
         let pe = now.event.pe;
@@ -168,6 +171,7 @@ impl Model {
         let page = loaded.root.geometry.page();
         let mut violation = Violation {
             kind: Kind::StaleAccess,
+            severity,
             start: canonical & !(page - 1),
             size: page,
             asids: if loaded.root.space.has_asids() { vec![loaded.asid] } else { Vec::new() },
@@ -191,9 +195,11 @@ impl Model {
         if let Some(context) = self.shadow.find(&loaded.root) {
             violation.ways.after = self.way_down(context, canonical, 3);
         }
-        // The next access to the same page tells nothing new.
-        let leaf = entry.unwrap_or_else(|| whole_page(used & !(page - 1)));
-        self.condemn(Condemned::new(loaded.root.space, violation.start, violation.size, leaf));
+        if severity == Severity::Error {
+            // The next access to the same page tells nothing new.
+            let leaf = entry.unwrap_or_else(|| whole_page(used & !(page - 1)));
+            self.condemn(Condemned::new(loaded.root.space, violation.start, violation.size, leaf));
+        }
         self.verdict(violation);
     }
 }

@@ -40,6 +40,17 @@ impl Model {
         state.unknown = [Unknown::Yes; 2];
         self.residues.synchronise(pe);
         self.reload(now);
+        // What it held is part of what is unknown from here on.
+        let gone = 1 << pe;
+        for (id, residue) in self.residues.forget(gone) {
+            self.closed(now.world, id, &residue);
+        }
+        for id in self.shadow.all_contexts() {
+            let Some(context) = self.shadow.context_mut(id) else { continue };
+            let tags = context.tags.iter_mut().chain([&mut context.globals]);
+            tags.for_each(|tag| tag.held &= !gone);
+            self.end_context(now.world, id);
+        }
     }
 
     /// Registers are in effect, or the exception level has changed: what is walked now?

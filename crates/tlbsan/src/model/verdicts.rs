@@ -177,7 +177,9 @@ impl Model {
 
     /// One error.
     pub(super) fn verdict(&mut self, violation: Violation) {
-        self.count(Verdict::from(&violation));
+        if violation.severity == Severity::Error {
+            self.count(Verdict::from(&violation));
+        }
         self.tell(violation);
     }
 

@@ -414,6 +414,20 @@ impl Residues {
         closed
     }
 
+    /// PEs hold nothing at all any more.
+    pub fn forget(&mut self, pes: PeSet) -> Vec<(ResidueId, Box<Residue>)> {
+        let ids: Vec<ResidueId> = self.iter().map(|(id, _)| id).collect();
+        let mut closed = Vec::new();
+        for id in ids {
+            let Some(residue) = self.slab.get_mut(id) else { continue };
+            residue.holders.iter_mut().for_each(|holder| holder.pes &= !pes);
+            if residue.pes() == 0 {
+                closed.extend(self.retire(id).map(|residue| (id, residue)));
+            }
+        }
+        closed
+    }
+
     /// Residues of an ASID.
     pub fn of_asid(&self, space: Space, asid: u16) -> Vec<ResidueId> {
         let ids = self.by_asid.get(&(space, asid)).map_or(&[][..], |list| &list.ids);

@@ -3,9 +3,15 @@
 //! Between the store that removes an entry and the completed invalidation an access may use the old or the new one (R7):
 //! what an open residue explains is legal. After the PE's own invalidation, without a context synchronisation event in
 //! between, its next access might use the old one still, whatever it used this time: that is the kernel's mistake, unless
-//! FEAT_ETS2 orders data accesses (R6); instruction fetches are never ordered. What neither explains should not be: a change that the checker did not see, or an emulator that went wrong.
+//! FEAT_ETS2 orders data accesses (R6); instruction fetches are never ordered. What neither explains should not be: a change
+//! that the checker did not see, or an emulator that went wrong.
+//!
+//! For a page that EL0 may use R6 is advice: kernels leave the ISB out there by design, since the return to EL0 is a context
+//! synchronisation event. It tells where the kernel uses such a page itself before it returns.
 
 use crate::descriptor::Descriptor;
+use crate::geometry::Space;
+use crate::report::Severity;
 use crate::residue::Settled;
 
 /// Whether a leaf for `size` bytes from `start` gives `pa` for `va`.
@@ -33,4 +39,13 @@ pub fn not_synchronised(
     let led_there = |gone: &Settled| tables.is_some_and(|pa| gives(&gone.entry, gone.start, gone.size, va, pa));
     let is_leaf = |gone: &Settled| matches!(gone.entry, Descriptor::Leaf(_));
     settled.iter().find(|gone| va.wrapping_sub(gone.start) < gone.size && is_leaf(gone) && !led_there(gone))
+}
+
+/// How bad it is to use what was removed without a context synchronisation event.
+pub fn severity(gone: &Descriptor, space: Space) -> Severity {
+    match gone {
+        // A regime without ASIDs has no EL0.
+        Descriptor::Leaf(leaf) if leaf.el0 && space.has_asids() => Severity::Advice,
+        _ => Severity::Error,
+    }
 }

@@ -12,10 +12,10 @@
 
 use alloc::string::String;
 
-use pgtable::{Attributes, Descriptor, FrameAllocator, Geometry, fault::Fault};
+use pgtable::{Descriptor, FrameAllocator, Geometry, fault::Fault};
 use tlbi::Level;
 
-use super::{A, Billing, Found, audience::mark, block_size, perform, spare};
+use super::{Billing, Found, Site, audience::mark, block_size, perform, spare};
 use crate::stage::range;
 
 /// Bytes of the block that is mapped; none with 64 KiB pages, where 512 MiB are for another form.
@@ -31,22 +31,22 @@ pub const fn memory<G: Geometry>() -> u64 {
 /// Everything invalid that becomes valid, and the other way round.
 pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
     let (run, block) = (G::run_size(Level::L3), block::<G>());
-    let start = A - run - G::PAGE;
-    let size = A + block - start;
+    let start = G::A - run - G::PAGE;
+    let size = G::A + block - start;
     // Frames are as far into their block, or run, as their addresses: A is at the middle of the memory, or at its end.
     let memory = spare(memory::<G>())?;
     let frame = memory.at(self::memory::<G>() - size);
-    let places = [start - G::PAGE, start, start + G::PAGE, A - G::PAGE, start + size - G::PAGE];
+    let places = [start - G::PAGE, start, start + G::PAGE, G::A - G::PAGE, start + size - G::PAGE];
     perform::<G>(billing, 0, &places, &|show| {
         let (whole, first) = (range(start, size), range(start, G::PAGE));
         let rest = range(start + G::PAGE, size - G::PAGE);
         for _ in 0..2 {
             show.fill(start, size, frame);
-            show.edit("map", None, &[(whole, Found::Word)], |edit| edit.map(whole, frame, Attributes::USER_DATA));
+            show.edit("map", None, &[(whole, Found::Word)], |edit| edit.map(whole, frame, G::DATA));
             show.expect_leaf("the page", start, Level::L3, false);
             show.expect_leaf("the run", start + G::PAGE, Level::L3, true);
             if block > 0 {
-                show.expect_leaf("the block", A, Level::L2, false);
+                show.expect_leaf("the block", G::A, Level::L2, false);
             }
             show.edit("unmap a page", None, &[(first, Found::Hole)], |edit| edit.unmap(first));
             show.edit("unmap the rest", None, &[(rest, Found::Hole)], |edit| edit.unmap(rest));
@@ -56,22 +56,24 @@ pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
 
 /// `table-linked-before-zeroed`.
 pub fn linked_early<G: Geometry>(billing: &Billing) -> Result<(), String> {
-    let va = A + G::PAGE;
+    let va = G::A + G::PAGE;
     // Only a page elsewhere is read all the time: what others would read here is chance.
-    let elsewhere = A + block_size::<G>();
+    let elsewhere = G::A + block_size::<G>();
     perform::<G>(billing, 0, &[elsewhere], &|show| {
         let stage = show.stage;
         let (page, other) = (range(va, G::PAGE), range(elsewhere, G::PAGE));
         let frame = show.page_for(elsewhere);
-        show.edit("map elsewhere", None, &[(other, Found::Word)], |edit| edit.map(other, frame, Attributes::USER_DATA));
+        show.edit("map elsewhere", None, &[(other, Found::Word)], |edit| edit.map(other, frame, G::DATA));
         // The next frame holds what looks like an entry for `va`.
         let (frame, stray) = (show.page_for(va), show.page_for(va));
-        let entry = Descriptor::leaf::<G>(Level::L3, stray, Attributes::USER_DATA, false);
+        let entry = Descriptor::leaf::<G>(Level::L3, stray, G::DATA, G::UPPER);
         stage.pool.scribble_on_next(8, entry.bits());
         stage.space.inject(Some(Fault::TableLinkedBeforeZeroed));
-        show.edit("map in a new table", None, &[], |edit| edit.map(page, frame, Attributes::USER_DATA));
+        show.edit("map in a new table", None, &[], |edit| edit.map(page, frame, G::DATA));
         stage.space.inject(None);
         stage.sees(0, va, mark(va));
+        show.edit("unmap", None, &[], |edit| edit.unmap(page));
+        show.edit("unmap elsewhere", None, &[(other, Found::Hole)], |edit| edit.unmap(other));
         stage.pool.free(stray);
     })
 }

@@ -19,21 +19,33 @@ mod runs;
 use alloc::{format, string::String};
 
 use audience::{Audience, Found, Show};
-use pgtable::{Geometry, K16, K64, Lower};
+use pgtable::{Attributes, Geometry, K4, K16, K64, Lower, Upper};
 use tlbi::{Features, Granule};
 use tlbsan_hint::{Cause, Expected, Kind};
 
 use super::{Billing, Form, Judge, Need};
 use crate::{
+    mmu,
     stage::{Block, Stage, Usual},
     tamper::Loss,
 };
 
-/// Where the edits are made: the beginning of a block with every granule, and so is what follows it.
-const A: u64 = 0x8000_0000;
-
 type Usual16 = Lower<K16, 48>;
 type Usual64 = Lower<K64, 48>;
+/// The kernel's own space, in which every core runs.
+type Kernel = Upper<K4, 48>;
+
+/// Where edits are made, and what is mapped there.
+trait Site: Geometry {
+    /// The beginning of a block with every granule, and so is what follows it.
+    const A: u64 = 0x8000_0000 + if Self::UPPER { mmu::CASE_BASE } else { 0 };
+    /// Read and write.
+    const DATA: Attributes = if Self::UPPER { Attributes::KERNEL_DATA } else { Attributes::USER_DATA };
+    /// Read only.
+    const RODATA: Attributes = Self::DATA.with_write(false);
+}
+
+impl<G: Geometry> Site for G {}
 
 const fn block_size<G: Geometry>() -> u64 {
     match G::GRANULE {
@@ -43,12 +55,12 @@ const fn block_size<G: Geometry>() -> u64 {
     }
 }
 
-const fn page<G: Geometry>(kind: Kind, cause: Cause, va: u64) -> Expected {
-    Expected { kind, cause, start: va, size: G::PAGE, level: 3 }
+const fn page<G: Geometry>(kind: Kind, cause: Cause, nth: u64) -> Expected {
+    Expected { kind, cause, start: G::A + nth * G::PAGE, size: G::PAGE, level: 3 }
 }
 
 const fn block<G: Geometry>(kind: Kind, cause: Cause) -> Expected {
-    Expected { kind, cause, start: A, size: block_size::<G>(), level: 2 }
+    Expected { kind, cause, start: G::A, size: block_size::<G>(), level: 2 }
 }
 
 use Cause::{LeafOnly, NoInvalidation, NotBrokenFirst};
@@ -56,13 +68,14 @@ use Judge::{Cores, Tlbsan};
 use Kind::{Claimed, LiveChange, Remade};
 use Need::{Granule as Pages, Spare};
 
-/// Each form three times: with 4, 16 and 64 KiB pages, the shape of which is `G`.
+/// Each form four times: in a space of its own with 4, 16 and 64 KiB pages, and in the kernel's own. `G` is its shape.
 macro_rules! forms {
     ($($name:literal $judge:ident [$($need:expr),*] [$($expected:expr),*] $(bbm2 [$($bbm2:expr),*])? => $play:expr;)*) => {
         &[$(
             form!(Usual, $name, $judge, [$($need),*], [$($expected),*], [$([$($bbm2),*])?], $play),
             form!(Usual16, concat!($name, "-16k"), $judge, [$($need),*], [$($expected),*], [$([$($bbm2),*])?], $play),
-            form!(Usual64, concat!($name, "-64k"), $judge, [$($need),*], [$($expected),*], [$([$($bbm2),*])?], $play)
+            form!(Usual64, concat!($name, "-64k"), $judge, [$($need),*], [$($expected),*], [$([$($bbm2),*])?], $play),
+            form!(Kernel, concat!($name, "-kernel"), $judge, [$($need),*], [$($expected),*], [$([$($bbm2),*])?], $play)
         ),*]
     };
 }
@@ -94,23 +107,23 @@ pub const FORMS: &[Form] = forms! {
         [block::<G>(LiveChange, NotBrokenFirst)] bbm2 [block::<G>(Claimed, NoInvalidation)]
         => resize::split_in_place::<G>;
     "collapse-leaf-only" Tlbsan [Spare(block_size::<G>())]
-        [block::<G>(Remade, LeafOnly)] bbm2 [block::<G>(Claimed, LeafOnly), page::<G>(Claimed, LeafOnly, A)]
+        [block::<G>(Remade, LeafOnly)] bbm2 [block::<G>(Claimed, LeafOnly), page::<G>(Claimed, LeafOnly, 0)]
         => resize::collapse_leaf_only::<G>;
 
     "correct-runs"       Cores  [] [] => runs::correct::<G>;
-    "contiguous-partial" Tlbsan [] [page::<G>(Claimed, NotBrokenFirst, A + G::PAGE)] => runs::partial::<G>;
+    "contiguous-partial" Tlbsan [] [page::<G>(Claimed, NotBrokenFirst, 1)] => runs::partial::<G>;
 
     "correct-relocate"   Cores  [] [] => relocate::correct::<G>;
-    "remap-without-break" Cores [] [page::<G>(LiveChange, NotBrokenFirst, A)] => relocate::in_place::<G>;
+    "remap-without-break" Cores [] [page::<G>(LiveChange, NotBrokenFirst, 0)] => relocate::in_place::<G>;
 
     "correct-protect"    Cores  [] [] => protect::correct::<G>;
 
     "correct-map"        Cores  [Spare(map::memory::<G>())] [] => map::correct::<G>;
-    "table-linked-before-zeroed" Tlbsan [] [page::<G>(Remade, NoInvalidation, A + G::PAGE)] => map::linked_early::<G>;
+    "table-linked-before-zeroed" Tlbsan [] [page::<G>(Remade, NoInvalidation, 1)] => map::linked_early::<G>;
 };
 
-/// Those in the kernel's own space: a block of the linear map, under the cores that run in it.
-pub const KERNEL_FORMS: &[Form] = &[Form {
+/// A block of the linear map, which is there from the start and in use.
+pub const LINEAR_MAP: &[Form] = &[Form {
     name: "edits/correct-linear-map",
     judge: Cores,
     needs: &[],
@@ -119,15 +132,25 @@ pub const KERNEL_FORMS: &[Form] = &[Form {
     play: resize::linear_map,
 }];
 
-/// Plays `script` on core 0 while the others read `places`, with FEAT_BBM taken for what `bbm` says.
+/// Plays `script` on core 0 while the others read `places`, where nothing is mapped yet. FEAT_BBM is taken for what `bbm` says.
 fn perform<G: Geometry>(
     billing: &Billing,
     bbm: u8,
     places: &[u64],
     script: &(dyn Fn(&Show<'_, '_, G>) + Sync),
 ) -> Result<(), String> {
-    // The kernel's own space has everything already.
-    let audience = Audience::new(places, if G::UPPER { Found::Word } else { Found::Hole });
+    perform_from(Found::Hole, billing, bbm, places, script)
+}
+
+/// The same where the readers find something from the start.
+fn perform_from<G: Geometry>(
+    found: Found,
+    billing: &Billing,
+    bbm: u8,
+    places: &[u64],
+    script: &(dyn Fn(&Show<'_, '_, G>) + Sync),
+) -> Result<(), String> {
+    let audience = Audience::new(places, found);
     let features = Features { bbm, ..Features::detect() };
     Stage::<G>::play_with(billing.asid, Loss::Nothing, features, &|stage, core| {
         if core == 0 {

@@ -12,44 +12,41 @@
 
 use alloc::{format, string::String};
 
-use pgtable::{Attributes, Geometry, Shareability};
+use pgtable::{Geometry, Shareability};
 use tlbi::{VaRange, VirtAddr};
 
-use super::{A, Billing, Found, Show, audience::Written, levels, perform};
+use super::{Billing, Found, Show, Site, audience::Written, levels, perform};
 use crate::stage::range;
 
 const PAGES: u64 = 6;
 const HOLES: [u64; 2] = [2, 4];
 
-const WRITABLE: Attributes = Attributes::USER_DATA;
-const READ_ONLY: Attributes = Attributes::USER_RODATA;
-/// The linear map says inner shareable; the difference is harmless here, and break-before-make is due.
-const OUTER: Attributes = WRITABLE.with_shareability(Shareability::Outer);
-const TRACKED: Attributes = WRITABLE.with_track_dirty(true);
-
 /// At every level of FEAT_BBM that the CPU has: a type is never changed in place.
 pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
-    let places: [u64; PAGES as usize] = core::array::from_fn(|n| A + n as u64 * G::PAGE);
+    let places: [u64; PAGES as usize] = core::array::from_fn(|n| G::A + n as u64 * G::PAGE);
     levels().try_for_each(|bbm| perform::<G>(billing, bbm, &places, &script))
 }
 
 fn script<G: Geometry>(show: &Show<'_, '_, G>) {
-    let whole = range(A, PAGES * G::PAGE);
+    let whole = range(G::A, PAGES * G::PAGE);
+    // The linear map says inner shareable; the difference is harmless here, and break-before-make is due.
+    let outer = G::DATA.with_shareability(Shareability::Outer);
+    let tracked = G::DATA.with_track_dirty(true);
     for n in (0..PAGES).filter(|n| !HOLES.contains(n)) {
-        let page = range(A + n * G::PAGE, G::PAGE);
+        let page = range(G::A + n * G::PAGE, G::PAGE);
         let frame = show.page_for(page.start().bits());
-        show.edit("map", None, &[(page, Found::Word)], |edit| edit.map(page, frame, WRITABLE));
+        show.edit("map", None, &[(page, Found::Word)], |edit| edit.map(page, frame, G::DATA));
     }
-    let word = A + 8;
+    let word = G::A + 8;
     show.expect_write(word, 1, Written::Yes);
 
-    show.edit("take writing away", None, &[], |edit| edit.protect(whole, READ_ONLY));
+    show.edit("take writing away", None, &[], |edit| edit.protect(whole, G::RODATA));
     show.expect_write(word, 2, Written::Refused);
-    show.edit("change nothing", None, &[], |edit| edit.protect(whole, READ_ONLY));
-    show.edit("permit writing", None, &[], |edit| edit.protect(whole, WRITABLE));
+    show.edit("change nothing", None, &[], |edit| edit.protect(whole, G::RODATA));
+    show.edit("permit writing", None, &[], |edit| edit.protect(whole, G::DATA));
     show.expect_write(word, 3, Written::Yes);
-    show.edit("another shareability", Some(whole), &[], |edit| edit.protect(whole, OUTER));
-    show.edit("back again", Some(whole), &[], |edit| edit.protect(whole, WRITABLE));
+    show.edit("another shareability", Some(whole), &[], |edit| edit.protect(whole, outer));
+    show.edit("back again", Some(whole), &[], |edit| edit.protect(whole, G::DATA));
 
     let mapped = PAGES - HOLES.len() as u64;
     for _ in 0..2 {
@@ -61,12 +58,16 @@ fn script<G: Geometry>(show: &Show<'_, '_, G>) {
         }
     }
 
-    show.edit("track writes", None, &[], |edit| edit.protect(whole, TRACKED));
+    show.edit("track writes", None, &[], |edit| edit.protect(whole, tracked));
     clean(show, whole, &[]);
     show.expect_write(word, 4, Written::Yes);
-    clean(show, whole, &[A]);
+    clean(show, whole, &[G::A]);
     clean(show, whole, &[]);
-    show.edit("unmap", None, &[(whole, Found::Hole)], |edit| edit.zap(whole));
+    // Holes and all; then the last page, and with it the tables.
+    let last = range(G::A + (PAGES - 1) * G::PAGE, G::PAGE);
+    let before = range(G::A, (PAGES - 1) * G::PAGE);
+    show.edit("zap", None, &[(before, Found::Hole)], |edit| edit.zap(before));
+    show.edit("unmap", None, &[(last, Found::Hole)], |edit| edit.unmap(last));
 }
 
 /// Cleans the pages: these were dirty.

@@ -17,11 +17,11 @@
 
 use alloc::{format, string::String};
 
-use pgtable::{Attributes, FrameAllocator, Geometry, TableMemory, fault::Fault};
+use pgtable::{FrameAllocator, Geometry, TableMemory, fault::Fault};
 use tlbi::{PhysAddr, VirtAddr};
 
 use super::{
-    A, Billing, Found, Show,
+    Billing, Found, Show, Site,
     audience::{Written, mark},
     levels, perform,
 };
@@ -29,10 +29,6 @@ use crate::{
     exceptions::probe,
     stage::{Linear, range},
 };
-
-/// The words that are written before the copy, and after it.
-const EARLY: u64 = A + 8;
-const LATE: u64 = A + 16;
 
 /// At every level of FEAT_BBM that the CPU has: none of them lets a frame change in place.
 pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
@@ -60,15 +56,15 @@ pub fn in_place<G: Geometry>(billing: &Billing) -> Result<(), String> {
 }
 
 fn on_page<G: Geometry>(billing: &Billing, bbm: u8, body: impl Fn(&Show<'_, '_, G>) + Sync) -> Result<(), String> {
-    let places = [A, A + G::PAGE];
+    let places = [G::A, G::A + G::PAGE];
     perform::<G>(billing, bbm, &places, &|show| {
         for va in places {
             let frame = show.page_for(va);
             let page = range(va, G::PAGE);
-            show.edit("map", None, &[(page, Found::Word)], |edit| edit.map(page, frame, Attributes::USER_DATA));
+            show.edit("map", None, &[(page, Found::Word)], |edit| edit.map(page, frame, G::DATA));
         }
         body(show);
-        let both = range(A, 2 * G::PAGE);
+        let both = range(G::A, 2 * G::PAGE);
         show.edit("unmap", None, &[(both, Found::Hole)], |edit| edit.unmap(both));
     })
 }
@@ -80,7 +76,8 @@ fn relocate<G: Geometry>(show: &Show<'_, '_, G>, turn: u64, meanwhile: Written) 
         stage.fail("the pool is empty".into());
         return false;
     };
-    let words = [(EARLY, mark(turn)), (LATE, mark(turn << 8))];
+    // Written before the copy, and after it.
+    let words = [(G::A + 8, mark(turn)), (G::A + 16, mark(turn << 8))];
     let write = |(va, word)| show.expect_write(va, word, meanwhile);
     let mut copy = |from: PhysAddr, to: PhysAddr, size: u64| {
         write(words[0]);
@@ -89,7 +86,7 @@ fn relocate<G: Geometry>(show: &Show<'_, '_, G>, turn: u64, meanwhile: Written) 
         }
         write(words[1]);
     };
-    show.edit("relocate", Some(range(A, G::PAGE)), &[], |edit| edit.relocate(VirtAddr::new(A), to, &mut copy));
+    show.edit("relocate", Some(range(G::A, G::PAGE)), &[], |edit| edit.relocate(VirtAddr::new(G::A), to, &mut copy));
     if meanwhile == Written::Broken {
         // As the access is done again when the handler has found the page mapped.
         words.into_iter().for_each(|(va, word)| show.expect_write(va, word, Written::Yes));

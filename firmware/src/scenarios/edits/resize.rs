@@ -14,10 +14,10 @@
 
 use alloc::string::String;
 
-use pgtable::{Attributes, Geometry, K4, TableMemory, Upper, fault::Fault};
+use pgtable::{Geometry, TableMemory, fault::Fault};
 use tlbi::Level;
 
-use super::{A, Billing, Found, Show, audience::mark, levels, perform, spare};
+use super::{Billing, Found, Kernel, Show, Site, audience::mark, levels, perform, perform_from, spare};
 use crate::{
     mmu,
     stage::{BLOCK, Linear, PAGE, range},
@@ -28,8 +28,8 @@ pub fn correct<G: Geometry>(billing: &Billing) -> Result<(), String> {
     levels().try_for_each(|bbm| {
         on_block::<G>(billing, bbm, |show| {
             for _ in 0..2 {
-                split(show, A, bbm == 0);
-                collapse(show, A, bbm == 0);
+                split(show, G::A, bbm == 0);
+                collapse(show, G::A, bbm == 0);
             }
         })
     })
@@ -44,7 +44,7 @@ pub fn linear_map(billing: &Billing) -> Result<(), String> {
     // The readers find it mapped.
     places.iter().for_each(|va| Linear.store(block.at(va - at), mark(*va)));
     levels().try_for_each(|bbm| {
-        perform::<Upper<K4, 48>>(billing, bbm, &places, &|show| {
+        perform_from::<Kernel>(Found::Word, billing, bbm, &places, &|show| {
             show.expect_leaf("the linear map", at, Level::L2, false);
             for _ in 0..2 {
                 split(show, at, bbm == 0);
@@ -58,7 +58,7 @@ pub fn linear_map(billing: &Billing) -> Result<(), String> {
 pub fn split_in_place<G: Geometry>(billing: &Billing) -> Result<(), String> {
     on_block::<G>(billing, 0, |show| {
         show.stage.space.inject(Some(Fault::SplitWithoutBbm));
-        split(show, A, false);
+        split(show, G::A, false);
         show.stage.space.inject(None);
     })
 }
@@ -66,9 +66,9 @@ pub fn split_in_place<G: Geometry>(billing: &Billing) -> Result<(), String> {
 /// `collapse-leaf-only`.
 pub fn collapse_leaf_only<G: Geometry>(billing: &Billing) -> Result<(), String> {
     on_block::<G>(billing, 0, |show| {
-        split(show, A, true);
+        split(show, G::A, true);
         show.stage.space.inject(Some(Fault::CollapseLeafOnly));
-        collapse(show, A, true);
+        collapse(show, G::A, true);
         show.stage.space.inject(None);
     })
 }
@@ -77,12 +77,12 @@ pub fn collapse_leaf_only<G: Geometry>(billing: &Billing) -> Result<(), String> 
 fn on_block<G: Geometry>(billing: &Billing, bbm: u8, body: impl Fn(&Show<'_, '_, G>) + Sync) -> Result<(), String> {
     let size = G::size(Level::L2);
     let block = spare(size)?;
-    let places = [A, A + G::PAGE, A + size - G::PAGE];
+    let places = [G::A, G::A + G::PAGE, G::A + size - G::PAGE];
     perform::<G>(billing, bbm, &places, &|show| {
-        show.fill(A, size, block.at(0));
-        let whole = range(A, size);
-        show.edit("map", None, &[(whole, Found::Word)], |edit| edit.map(whole, block.at(0), Attributes::USER_DATA));
-        show.expect_leaf("map", A, Level::L2, false);
+        show.fill(G::A, size, block.at(0));
+        let whole = range(G::A, size);
+        show.edit("map", None, &[(whole, Found::Word)], |edit| edit.map(whole, block.at(0), G::DATA));
+        show.expect_leaf("map", G::A, Level::L2, false);
         body(show);
         show.edit("unmap", None, &[(whole, Found::Hole)], |edit| edit.unmap(whole));
     })
