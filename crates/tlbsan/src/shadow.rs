@@ -596,3 +596,35 @@ fn pages(base: u64, entries: usize) -> impl Iterator<Item = u64> {
     let last = base.saturating_add(entries as u64 * 8 - 1);
     (page_of(base)..=page_of(last)).step_by(WATCHED as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_table_translates_follows_every_change_above_it() {
+        let geometry = Geometry::stage1(12, 39).expect("a geometry");
+        let root = Root { space: Space::El10(0), table: 0x1000, half: 0, geometry };
+        let mut shadow = Shadow::default();
+        let context = shadow.add_context(root);
+        let page = |level, parent| TablePage::new(level, geometry, parent, vec![0; 512].into(), 1);
+        let at = |index| Parent::Slot { table: 0x1000, index };
+        shadow.insert(0x1000, page(1, Parent::Root(context)));
+        shadow.insert(0x2000, page(2, at(3)));
+        let spans = |shadow: &Shadow| -> Vec<(u64, u64)> {
+            shadow.spans(0x2000, 1).0.iter().map(|span| (span.start, span.since)).collect()
+        };
+        let start = |index: u64| (index << 30) + (1 << 21);
+        assert_eq!(spans(&shadow), [(start(3), 1)]);
+        shadow.link(0x2000, at(5));
+        assert_eq!(spans(&shadow), [(start(3), 1), (start(5), 1)]);
+        shadow.unlink(0x2000, at(3));
+        assert_eq!(spans(&shadow), [(start(5), 1)]);
+        shadow.set_since(0x1000, 5, 9);
+        assert_eq!(spans(&shadow), [(start(5), 9)]);
+        shadow.set_since(0x2000, 1, 11);
+        assert_eq!(spans(&shadow), [(start(5), 11)]);
+        shadow.drop_context(context);
+        assert_eq!(spans(&shadow), []);
+    }
+}

@@ -153,13 +153,21 @@ impl Residues {
                 .is_some_and(|cut| cut.readers.iter().any(|(pe, time)| *time >= residue.born && after(*pe, *time)))
     }
 
-    /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
-    fn is_ordered_from_above(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
-        let above = |it: &&Residue| {
-            let level = it.what.level;
-            self.get(it.what.through?).filter(|above| above.what.level < level)
+    /// Table residues that lead to where a residue was read from, if it is still there: through each of them it can come back.
+    fn above(&self, residue: &Residue, shadow: &Shadow) -> SmallVec<[&Residue; 2]> {
+        let what = &residue.what;
+        let Some(table) = shadow.table(what.table).filter(|_| what.through.is_some()) else { return SmallVec::new() };
+        let start = what.start.wrapping_sub((what.index as u64) << what.shift());
+        let leads = |above: &&Residue| {
+            above.what.level < what.level && (above.what.context, above.what.start) == (what.context, start)
         };
-        std::iter::successors(Some(residue), above).all(|it| self.is_ordered(it, domain, issuer))
+        table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
+    }
+
+    /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
+    fn is_ordered_from_above(&self, residue: &Residue, shadow: &Shadow, domain: Domain, issuer: usize) -> bool {
+        self.is_ordered(residue, domain, issuer)
+            && self.above(residue, shadow).iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer))
     }
 
     /// `pe` executes a TLBI.
@@ -232,12 +240,12 @@ impl Residues {
 
     /// What an operation finds around a residue.
     fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
-        let above = residue.what.through.and_then(|through| self.slab.get(through));
+        let above = self.above(residue, shadow);
         Around {
-            refillable: above.is_some(),
-            left_above: above.is_some_and(|above| !above.is_named_by(effect)),
+            refillable: !above.is_empty(),
+            left_above: above.iter().any(|above| !above.is_named_by(effect)),
             in_run: stands_in_run(residue, shadow),
-            ordered: self.is_ordered_from_above(residue, effect.op.scope.domain(), effect.issuer),
+            ordered: self.is_ordered_from_above(residue, shadow, effect.op.scope.domain(), effect.issuer),
         }
     }
 
@@ -449,9 +457,9 @@ impl Residues {
 /// What an operation on a residue depends on beside the residue itself.
 #[derive(Clone, Copy)]
 struct Around {
-    /// A table residue leads to it.
+    /// Some table residue leads to it.
     refillable: bool,
-    /// That one is not among what the operation removes, for its ASID.
+    /// One of them is not among what the operation removes, for its ASID.
     left_above: bool,
     /// Another member of its contiguous run still stands for it.
     in_run: bool,

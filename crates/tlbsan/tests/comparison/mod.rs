@@ -53,13 +53,13 @@ impl Fast {
 pub struct Tally {
     pub events: u64,
     pub verdicts: u64,
-    /// Verdicts whose cause the rules leave open, and of which the two name different ones.
+    /// Verdicts whose cause the rules leave open.
     pub open_causes: u64,
     /// Sequences that ended with a verdict of the model alone: on account of a PE that had left a context, or of a table that
     /// was replaced in place before.
     pub over: u64,
-    /// Live changes.
-    pub live_changes: u64,
+    /// Verdicts about what may be a table: the model may have looked its last at it.
+    pub let_go: u64,
 }
 
 impl Tally {
@@ -69,7 +69,7 @@ impl Tally {
             verdicts: self.verdicts + other.verdicts,
             open_causes: self.open_causes + other.open_causes,
             over: self.over + other.over,
-            live_changes: self.live_changes + other.live_changes,
+            let_go: self.let_go + other.let_go,
         }
     }
 }
@@ -112,7 +112,7 @@ impl Comparison {
                     tally.events += 1;
                     verdicts = (slow.event(event, |pa| ram.read(pa)), fast.event(ram, event));
                     tally.verdicts += verdicts.0.len() as u64;
-                    outcome = self.judge(&verdicts.0, &verdicts.1, &mut tally);
+                    outcome = self.judge(&slow, &verdicts.0, &verdicts.1, &mut tally);
                 }
             });
             match outcome {
@@ -134,35 +134,43 @@ impl Comparison {
         Ok(tally)
     }
 
-    fn judge(self, expected: &[Seen], found: &Verdicts, tally: &mut Tally) -> Compared {
+    fn judge(self, slow: &Reference, expected: &[Seen], found: &Verdicts, tally: &mut Tally) -> Compared {
         let told = |v: &Seen| (v.kind, v.start, v.size, v.level);
         let all: BTreeSet<Told> = expected.iter().map(told).collect();
         let found_all: BTreeSet<Told> = found.iter().map(|v| v.0).collect();
+        // A table that was replaced or put to use, and so got its verdict, is looked at no more: what others store to it
+        // orders nothing for the model.
+        let unseen = |f: &(Told, Cause, Vec<usize>)| f.1 == Cause::NotOrdered && tally.let_go > 0;
+        let (mut over, mut open_causes) = (false, 0);
         for e in expected {
             let same: Vec<_> = found.iter().filter(|f| f.0 == told(e)).collect();
             let pes: BTreeSet<usize> = same.iter().flat_map(|f| f.2.iter().copied()).collect();
             if same.is_empty() {
                 continue; // compared below
             }
-            if !(pes == e.pes || self.roaming && pes.is_superset(&e.pes)) {
+            let more = same.iter().all(|f| unseen(f)) && pes != e.pes;
+            if !(pes == e.pes || (self.roaming || more) && pes.is_superset(&e.pes)) {
                 return Compared::Different;
             }
-            if !same.iter().any(|f| f.1 == e.cause) {
-                if e.sure && !self.roaming {
-                    return Compared::Different;
-                }
-                tally.open_causes += 1;
+            over |= more;
+            open_causes += u64::from(e.cause.is_none());
+            if e.cause.is_some_and(|cause| !self.roaming && !more && !same.iter().any(|f| f.1 == cause)) {
+                return Compared::Different;
             }
         }
         // A verdict about a table entry takes those about what it leads to along.
         let contains = |f: &Told, e: &Told| f.0 == e.0 && f.1 <= e.1 && e.1 + (e.2 - 1) <= f.1 + (f.2 - 1);
         let covered = all.iter().all(|e| found_all.iter().any(|f| contains(f, e)));
-        // A table that was replaced in place, and so got its verdict, is looked at no more: what others store to it orders
-        // nothing for the model.
-        let unseen = |f: &&(Told, Cause, Vec<usize>)| all.contains(&f.0) || f.1 == Cause::NotOrdered;
-        let replaced = tally.live_changes > 0 && all.is_subset(&found_all) && found.iter().all(|f| unseen(&f));
-        tally.live_changes += found.iter().filter(|f| f.0.0 == Kind::LiveChange).count() as u64;
-        match (all == found_all, self.roaming && covered || replaced) {
+        // Or it does not, where what it leads to is just as wrong by itself.
+        let below = |f: &Told| all.contains(f) || all.iter().any(|e| e.3 < f.3 && contains(e, f));
+        let equal = all.is_subset(&found_all) && found_all.iter().all(below);
+        // What was cleared and put back below a stale table has its own verdict, and in the reference that of the table.
+        let had = |f: &Told| slow.has_judged(f.1, f.3);
+        let may = |f: &(Told, Cause, Vec<usize>)| all.contains(&f.0) || unseen(f) || had(&f.0);
+        let replaced = all.is_subset(&found_all) && found.iter().all(may);
+        tally.open_causes += open_causes;
+        tally.let_go += found.iter().filter(|f| f.0.3 < 3).count() as u64;
+        match (equal && !over, self.roaming && covered || replaced) {
             (true, _) => Compared::Equal,
             (false, true) => Compared::Over,
             (false, false) => Compared::Different,

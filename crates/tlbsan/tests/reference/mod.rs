@@ -8,16 +8,15 @@
 //! Time is the number of the event. Each entry remembers when it could last have been fetched: a TLBI removes, when its
 //! DSB comes, what could not be fetched any more since the TLBI was executed (R4: a store that no DSB has published yet
 //! lets walkers fetch the old value still). A stale table entry is a place to fetch from as well, but what is fetched
-//! through it is no younger than the table entry itself, so that one TLBI that covers both removes both.
+//! through it is no younger than the table entry itself, so that one TLBI that covers both removes both. An entry that another
+//! member of its contiguous run stands for is fetched from there again.
 //!
-//! Causes: a TLBI fails an entry for the first of these that applies: other addresses, another ASID (or a global entry and
-//! an operation by ASID), a wrong TTL, leaf only, local only, not ordered, not completed. Of several TLBIs the one that got
-//! furthest down that list is the nearest to sufficient and gives the cause. Rules leave that choice open; [`Seen::sure`]
-//! says whether there was a choice.
+//! A TLBI has failed an entry for every reason that applies: other addresses, another ASID, leaf only ... Where there is one, of all
+//! TLBIs, it is the cause of the verdict; where there are several the rules leave it open which is named.
 
 mod decode;
 
-pub(crate) use decode::{Change, Desc, Geometry, compare};
+use decode::{Change, Desc, PAGE, compare, span};
 use std::collections::{BTreeMap, BTreeSet};
 use tlbi::{Dsb, Op, Scope, Target};
 use tlbsan::{Cause, Event, Hint, Kind, Sysreg, What};
@@ -25,12 +24,18 @@ use tlbsan::{Cause, Event, Hint, Kind, Sysreg, What};
 type Time = u64;
 type Pes = BTreeSet<usize>;
 
-/// Where walks begin.
+/// Where walks begin, and how many bits of address they resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Root {
     table: u64,
-    first_va: u64,
-    geometry: Geometry,
+    bits: u32,
+}
+
+impl Root {
+    /// The level of the root table: each resolves 9 bits, the root what is left.
+    fn level(&self) -> i8 {
+        4 - (self.bits - 12).div_ceil(9) as i8
+    }
 }
 
 /// Something a TLB or walk cache may hold.
@@ -47,7 +52,7 @@ struct Entry {
 
 impl Entry {
     fn size(&self) -> u64 {
-        self.root.geometry.span(self.level)
+        span(self.level)
     }
 
     fn covers(&self, va: u64) -> bool {
@@ -56,24 +61,16 @@ impl Entry {
 
     /// The table page that it leads to.
     fn next(&self) -> Option<u64> {
-        match self.desc {
-            Desc::Table { next, .. } => Some(next),
-            _ => None,
-        }
+        self.desc.next()
     }
 
     /// The bytes of physical memory that it leads to.
     fn target(&self) -> (u64, u64) {
         match self.desc {
-            Desc::Table { next, .. } => (next, self.root.geometry.page()),
+            Desc::Table { next, .. } => (next, PAGE),
             Desc::Leaf { output, .. } => (output, self.size()),
             Desc::Nothing => (0, 0),
         }
-    }
-
-    /// Whether `value`, in its slot, says what it says.
-    fn is(&self, value: u64) -> bool {
-        self.root.geometry.decode(value, self.level) == self.desc
     }
 
     /// What a verdict about it tells apart.
@@ -87,7 +84,6 @@ impl Entry {
 struct Unseen {
     slot: u64,
     old: u64,
-    new: u64,
     /// The writer, and whoever has read the slot since: a DSB of theirs publishes the store.
     knowers: Pes,
     /// PEs whose own walker sees the store, thanks to a DSB that reaches no further.
@@ -112,25 +108,30 @@ struct Pe {
 }
 
 impl Pe {
-    /// The roots that walks begin at, with the ASID.
-    fn roots(&self) -> Vec<(Root, u16)> {
+    /// It may hold `e`, fetched at `time`.
+    fn caches(&mut self, e: Entry, time: Time) {
+        let known = self.cached.entry(e).or_insert(time);
+        *known = time.max(*known);
+    }
+
+    /// Where walks begin, as if a table entry of the whole half led there. 4 KiB granule, ASIDs of 16 bits.
+    fn roots(&self) -> Vec<Entry> {
         let register = |name| self.effective.get(&name).copied().unwrap_or(0);
         let tcr = register(Sysreg::TcrEl1);
-        let ttbr = [register(Sysreg::Ttbr0El1), register(Sysreg::Ttbr1El1)];
-        let asid = ttbr[(tcr >> 22 & 1) as usize] >> 48;
-        let asid = if tcr >> 36 & 1 == 1 { asid } else { asid & 0xff } as u16;
-        let mut roots = Vec::new();
-        for (half, ttbr) in ttbr.into_iter().enumerate() {
-            let disabled = tcr >> (7 + 16 * half) & 1 == 1;
-            if let Some(geometry) = Geometry::from_tcr(tcr, half)
-                && register(Sysreg::SctlrEl1) & 1 == 1
-                && !disabled
-            {
-                let first_va = if half == 0 { 0 } else { u64::MAX << geometry.va_bits };
-                roots.push((Root { table: ttbr & 0x0000_ffff_ffff_fffe, first_va, geometry }, asid));
+        let ttbr = [Sysreg::Ttbr0El1, Sysreg::Ttbr1El1].map(register);
+        let asid = Some((ttbr[(tcr >> 22 & 1) as usize] >> 48) as u16);
+        let half = |half: usize| {
+            // T0SZ and EPD0, or T1SZ and EPD1.
+            let (bits, disabled) = (64 - (tcr >> (16 * half) & 0x3f) as u32, tcr >> (7 + 16 * half) & 1 == 1);
+            if register(Sysreg::SctlrEl1) & 1 == 0 || disabled || !(25..=48).contains(&bits) {
+                return None;
             }
-        }
-        roots
+            let root = Root { table: ttbr[half] & 0x0000_ffff_ffff_fffe, bits };
+            let desc = Desc::Table { next: root.table, forbids: 0 };
+            let va = if half == 0 { 0 } else { u64::MAX << bits };
+            Some(Entry { level: root.level() - 1, va, slot: 0, desc, asid, root })
+        };
+        [0, 1].into_iter().filter_map(half).collect()
     }
 }
 
@@ -142,9 +143,8 @@ pub(crate) struct Seen {
     pub(crate) size: u64,
     pub(crate) level: i8,
     pub(crate) pes: Pes,
-    pub(crate) cause: Cause,
-    /// Whether the rules leave no other cause to name.
-    pub(crate) sure: bool,
+    /// None: the rules leave it open.
+    pub(crate) cause: Option<Cause>,
 }
 
 /// The reference.
@@ -173,6 +173,11 @@ impl Reference {
         Self { pes: vec![Pe::default(); pes], ..Self::default() }
     }
 
+    /// Whether a stale entry for this address has had its verdict.
+    pub(crate) fn has_judged(&self, va: u64, level: i8) -> bool {
+        self.retired.iter().any(|e| (e.va, e.level) == (va, level))
+    }
+
     /// Handles an event; `memory` reads the 8 bytes at an address.
     ///
     /// Stores to all of memory are wanted, not only to tables.
@@ -187,10 +192,8 @@ impl Reference {
                 }
             }
             What::Load { pa, size } => {
-                for unseen in &mut self.unseen {
-                    if (pa & !7..pa + size).contains(&unseen.slot) {
-                        unseen.knowers.insert(pe);
-                    }
+                for unseen in self.unseen.iter_mut().filter(|u| (pa & !7..pa + size).contains(&u.slot)) {
+                    unseen.knowers.insert(pe);
                 }
             }
             What::Tlbi(op) => {
@@ -207,19 +210,21 @@ impl Reference {
             What::Isb | What::ExceptionEntry | What::Eret => {
                 let pe = &mut self.pes[pe];
                 pe.effective = pe.written.clone();
-                self.roots.extend(pe.roots().into_iter().map(|(root, _)| root));
+                self.roots.extend(pe.roots().iter().map(|root| root.root));
             }
             What::Sysreg(register, value) => {
                 self.pes[pe].written.insert(register, value);
             }
             What::Hint(Hint::FlushClaimed { start, size, asid }) => {
-                verdicts = self.claim(|e| {
+                let meant = |e: &Entry| {
                     let disjoint = e.va > start.saturating_add(size.saturating_sub(1)) || e.va + (e.size() - 1) < start;
                     !disjoint && e.asid.is_none_or(|it| it == asid)
-                });
+                };
+                verdicts = self.judge(|all, e| (all.is_stale(e) && meant(e)).then_some(Kind::Claimed));
             }
             What::Hint(Hint::FrameFreed { pa, size }) => {
-                verdicts = self.claim(|e| overlap(e.target(), (pa, size)));
+                let freed = |e: &Entry| overlap(e.target(), (pa, size));
+                verdicts = self.judge(|all, e| (all.is_stale(e) && freed(e)).then_some(Kind::Claimed));
             }
             _ => {}
         }
@@ -237,15 +242,13 @@ impl Reference {
             for (e, time) in self.pes[pe].cached.clone() {
                 let (_, slot, _) = self.meaning(&e);
                 if slot != e.slot && !self.is_gone(&e) {
-                    let cached = &mut self.pes[pe].cached;
-                    cached.remove(&e);
-                    let known = cached.entry(Entry { slot, ..e }).or_insert(time);
-                    *known = time.max(*known);
+                    self.pes[pe].cached.remove(&e);
+                    self.pes[pe].caches(Entry { slot, ..e }, time);
                 }
             }
         }
         let linked = self.linked();
-        self.zeroed.retain(|slot, _| !linked.iter().any(|table| overlap(*table, (*slot, 8))));
+        self.zeroed.retain(|slot, _| !linked.contains(&page(*slot)));
         let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_gone(e)).collect();
         self.stale.retain(|e, _| stale.contains(e));
         for e in stale {
@@ -258,88 +261,74 @@ impl Reference {
         for pe in 0..self.pes.len() {
             let roots = self.pes[pe].roots();
             loop {
-                let mut found: Vec<(Entry, Time)> = Vec::new();
-                for (root, asid) in &roots {
-                    self.read_table(
-                        pe,
-                        root.table,
-                        root.geometry.start,
-                        root.first_va,
-                        (*root, *asid),
-                        self.now,
-                        &mut found,
-                    );
+                let mut found = Vec::new();
+                for root in &roots {
+                    found.extend(self.read_table(pe, root, root.asid, self.now));
                 }
-                for (e, time) in &self.pes[pe].cached {
+                for (&e, &time) in &self.pes[pe].cached {
                     let tagged =
-                        |context: &&(Root, u16)| context.0 == e.root && e.asid.is_none_or(|it| it == context.1);
-                    let Some(context) = roots.iter().find(tagged) else { continue };
-                    if let Some(next) = e.next() {
-                        self.read_table(pe, next, e.level + 1, e.va, *context, *time, &mut found);
-                    }
-                    // R4 asks for an ordered store to the entry's own slot, whatever leads there.
-                    let unseen =
-                        |u: &Unseen| u.slot == e.slot && e.is(u.old) && !e.is(u.new) && !u.published.contains(&pe);
-                    if self.unseen.iter().any(unseen) {
-                        found.push((*e, self.now));
+                        |it: &&Entry| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid);
+                    let Some(root) = roots.iter().find(tagged) else { continue };
+                    found.extend(self.read_table(pe, &e, root.asid, time));
+                    // R4 asks for an ordered store to the entry's own slot, if that is what removed it, whatever leads there.
+                    let says = |value| Desc::decode(value, e.level) == e.desc;
+                    let unseen = |u: &Unseen| u.slot == e.slot && says(u.old) && !u.published.contains(&pe);
+                    if !says(self.value(e.slot)) && self.unseen.iter().any(unseen) {
+                        found.push((e, self.now));
                     }
                 }
-                let cached = &mut self.pes[pe].cached;
-                let before = cached.clone();
-                for (e, time) in found {
-                    let known = cached.entry(e).or_insert(time);
-                    *known = time.max(*known);
-                }
-                if *cached == before {
+                let before = self.pes[pe].cached.clone();
+                found.into_iter().for_each(|(e, time)| self.pes[pe].caches(e, time));
+                if self.pes[pe].cached == before {
                     break;
                 }
             }
         }
     }
 
-    /// Reads a table as the walker of `pe` may see it.
-    #[allow(clippy::too_many_arguments, reason = "a walk's whole state, in one place")]
-    fn read_table(
-        &self,
-        pe: usize,
-        table: u64,
-        level: i8,
-        va: u64,
-        (root, asid): (Root, u16),
-        time: Time,
-        found: &mut Vec<(Entry, Time)>,
-    ) {
-        let geometry = root.geometry;
-        let slots = table..table + 8 * geometry.entries(level);
+    /// What the walker of `pe` may fetch through a table entry, no younger than `time`.
+    fn read_table(&self, pe: usize, above: &Entry, asid: Option<u16>, time: Time) -> Vec<(Entry, Time)> {
+        let (Some(table), level, mut found) = (above.next(), above.level + 1, Vec::new()) else { return Vec::new() };
+        let slots = table..table + PAGE;
         let values = self.memory.range(slots.clone()).map(|(slot, value)| (*slot, *value, true));
         let visible = self.unseen.iter().filter(|u| slots.contains(&u.slot) && !u.published.contains(&pe));
         for (slot, value, current) in values.chain(visible.map(|u| (u.slot, u.old, false))) {
-            let desc = geometry.decode(value, level);
-            if desc.is_cacheable() {
-                let va = va.wrapping_add((slot - table) / 8 * geometry.span(level));
-                let asid = if desc.is_global() { None } else { Some(asid) };
-                let e = Entry { level, va, slot, desc, asid, root };
-                // An old value is fetched again by those that hold it, but not by a walker that comes anew.
+            let desc = Desc::decode(value, level);
+            if !desc.is_cacheable() {
+                continue;
+            }
+            let asid = asid.filter(|_| !desc.is_global());
+            let own = (slot - table) / 8;
+            for (index, desc) in desc.run(own, level) {
+                let va = above.va.wrapping_add(index * span(level));
+                let e = Entry { level, va, slot: table + 8 * index, desc, asid, root: above.root };
+                // An old value is fetched again by those that hold it, but not by a walker that comes anew; and so is what another
+                // member of its run says of a slot: a run may be written entry by entry.
                 let is_retired = || self.retired.iter().any(|it| it.residue() == e.residue());
-                if current && !is_retired() || self.pes[pe].cached.contains_key(&e) {
+                let anew = current && index == own && !is_retired();
+                if anew || (current || index == own) && self.pes[pe].cached.contains_key(&e) {
                     found.push((e, time));
                 }
             }
         }
+        found
+    }
+
+    fn value(&self, slot: u64) -> u64 {
+        self.memory.get(&slot).copied().unwrap_or(0)
     }
 
     /// What the tables say now for the span of `e`, and where: the leaf above it, or whatever stands at its level.
     fn meaning(&self, e: &Entry) -> (i8, u64, Desc) {
-        let geometry = e.root.geometry;
-        let (mut table, mut first) = (e.root.table, e.root.first_va);
-        for level in geometry.start..=e.level {
-            let index = (e.va - first) / geometry.span(level);
+        let (mut table, mut first) = (e.root.table, e.va & u64::MAX << e.root.bits);
+        for level in e.root.level()..=e.level {
+            let index = (e.va - first) / span(level);
             let slot = table + 8 * index;
-            match geometry.decode(self.memory.get(&slot).copied().unwrap_or(0), level) {
+            match Desc::decode(self.value(slot), level) {
                 Desc::Table { next, .. } if level < e.level => table = next,
                 found => return (level, slot, found),
             }
-            first += index * geometry.span(level);
+            first += index * span(level);
         }
         (e.level, 0, Desc::Nothing)
     }
@@ -347,16 +336,16 @@ impl Reference {
     /// How the tables' meaning differs from what `e` says.
     fn difference(&self, e: &Entry) -> Change {
         let (level, _, desc) = self.meaning(e);
-        self.change(e, level, desc)
+        match desc {
+            Desc::Nothing => Change::Owed,
+            _ if level != e.level => Change::Break,
+            _ => self.compare(e, &desc),
+        }
     }
 
-    /// How `desc` at `level` differs from what `e` says.
-    fn change(&self, e: &Entry, level: i8, desc: Desc) -> Change {
-        match desc {
-            Desc::Nothing => Change::Gone,
-            _ if level != e.level => Change::Break,
-            _ => compare(&e.desc, &desc, |a, b| self.same_contents(a, b, e.size())),
-        }
+    /// How `desc`, at its level, differs from what `e` says.
+    fn compare(&self, e: &Entry, desc: &Desc) -> Change {
+        compare(&e.desc, desc, |a, b| self.same_contents(a, b, e.size()))
     }
 
     fn is_stale(&self, e: &Entry) -> bool {
@@ -370,26 +359,22 @@ impl Reference {
     }
 
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
-        let contents = |start: u64| -> Vec<(u64, u64)> {
+        let contents = |start: u64| {
             let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
-            words.map(|(pa, value)| (pa - start, *value)).collect()
+            words.map(move |(pa, value)| (pa - start, *value))
         };
-        contents(a) == contents(b)
+        contents(a).eq(contents(b))
     }
 
     /// Tables that are linked: reached from a root that is, or was, loaded.
-    fn linked(&self) -> BTreeSet<(u64, u64)> {
+    fn linked(&self) -> BTreeSet<u64> {
         let mut linked = BTreeSet::new();
         for root in &self.roots {
             let mut tables = BTreeSet::from([root.table]);
-            for level in root.geometry.start..=3 {
-                linked.extend(tables.iter().map(|table| (*table, root.geometry.page())));
-                let values = tables.iter().flat_map(|t| self.memory.range(*t..t + 8 * root.geometry.entries(level)));
-                let below = values.filter_map(|(_, value)| match root.geometry.decode(*value, level) {
-                    Desc::Table { next, .. } => Some(next),
-                    _ => None,
-                });
-                tables = below.collect();
+            for level in root.level()..=3 {
+                linked.extend(&tables);
+                let values = tables.iter().flat_map(|table| self.memory.range(*table..*table + PAGE));
+                tables = values.filter_map(|(_, value)| Desc::decode(*value, level).next()).collect();
             }
         }
         linked
@@ -400,110 +385,102 @@ impl Reference {
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
-        let read_from = |e: Entry| e.slot == slot || e.next().is_some() && overlap(e.target(), (slot, 8));
-        if linked.iter().any(|table| overlap(*table, (slot, 8))) || self.held().any(read_from) {
-            self.unseen.push(Unseen { slot, old, new: value, knowers: [pe].into(), published: Pes::new() });
+        if linked.contains(&page(slot)) || self.held().any(|e| e.slot == slot || e.next() == Some(page(slot))) {
+            self.unseen.push(Unseen { slot, old, knowers: [pe].into(), published: Pes::new() });
         }
         if value == 0 {
             self.zeroed.insert(slot, self.now);
         } else {
             self.zeroed.remove(&slot);
         }
-        let new_tables: Vec<(u64, u64)> = self.linked().difference(&linked).copied().collect();
-        let mut verdicts = Verdicts::default();
-        // From the roots down: what retires takes what hangs on it along.
-        let held: BTreeSet<Entry> = self.held().collect();
-        for e in held {
-            if !self.held().any(|it| it == e) {
-                continue;
-            }
-            let becomes_table = || e.next().is_none() && new_tables.iter().any(|table| overlap(*table, e.target()));
-            let breaks = self.difference(&e) == Change::Break;
-            let kind = if breaks && fresh.contains(&e) {
-                Kind::LiveChange
-            } else if self.is_stale(&e) && becomes_table() || self.reuses(&e, slot, old, value) {
-                Kind::Reused
-            } else if breaks {
-                Kind::Remade
+        let new_tables = &self.linked() - &linked;
+        let verdicts = self.judge(|all, e| {
+            let breaks = all.difference(e) == Change::Break;
+            let becomes_table = || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, PAGE), e.target()));
+            if breaks && fresh.contains(e) {
+                Some(Kind::LiveChange)
+            } else if all.is_stale(e) && becomes_table() || all.reuses(e, slot, old, value) {
+                Some(Kind::Reused)
             } else {
-                continue;
-            };
-            verdicts.add(self, kind, &e);
-            self.retire(&e);
-        }
+                breaks.then_some(Kind::Remade)
+            }
+        });
         self.replaced = None;
-        verdicts.0.into_values().collect()
+        verdicts
     }
 
     /// Whether a store to `slot` puts the table that stale `e` leads to to another use.
     fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
-        let Some(since) = self.stale.get(e) else { return false };
-        let still_there = matches!(self.meaning(e), (level, _, Desc::Table { next, .. }) if (level, Some(next)) == (e.level, e.next()));
-        if e.next().is_none() || still_there || !overlap(e.target(), (slot, 8)) {
+        let (Some(since), Some(table)) = (self.stale.get(e), e.next()) else { return false };
+        let (level, _, there) = self.meaning(e);
+        if (level, there.next()) == (e.level, Some(table)) || table != page(slot) {
             return false;
         }
-        let (start, size) = e.target();
-        let meaning = |value| Geometry { sets_af: true, ..e.root.geometry }.decode(value, e.level + 1);
-        if self.linked().contains(&(start, size)) {
+        if self.linked().contains(&table) {
             // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
-            return value & 1 == 1 && meaning(old) != meaning(value);
+            let aged = |value| Desc::decode(value | 1 << 10, e.level + 1);
+            return value & 1 == 1 && aged(old) != aged(value);
         }
-        let cleared = || (start..start + size).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
+        let cleared = || (table..table + PAGE).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
         value & 1 == 1 && value != old || cleared()
     }
 
-    fn claim(&mut self, claimed: impl Fn(&Entry) -> bool) -> Vec<Seen> {
-        let mut verdicts = Verdicts::default();
+    /// The verdicts about what is held, by what `kind` says of it; equal ones made one.
+    fn judge(&mut self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
+        let mut verdicts: BTreeMap<(Kind, u64, i8), Seen> = BTreeMap::new();
+        // From the roots down: what retires takes what hangs on it along.
         let held: BTreeSet<Entry> = self.held().collect();
         for e in held {
-            if self.held().any(|it| it == e) && self.is_stale(&e) && claimed(&e) {
-                verdicts.add(self, Kind::Claimed, &e);
-                self.retire(&e);
-            }
+            let Some(kind) = kind(self, &e).filter(|_| self.held().any(|it| it == e)) else { continue };
+            let of_it = |it: &Entry| it.residue() == e.residue();
+            let holders = self.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
+            let pes: Pes = holders.map(|(pe, _)| pe).collect();
+            let cause = self.cause(kind, &e, &pes);
+            let seen = Seen { kind, start: e.va, size: e.size(), level: e.level, pes, cause };
+            let merged = verdicts.entry((kind, e.va, e.level)).or_insert_with(|| seen.clone());
+            merged.cause = cause.filter(|_| merged.cause == cause);
+            merged.pes.extend(seen.pes);
+            self.retire(&e);
         }
-        verdicts.0.into_values().collect()
+        verdicts.into_values().collect()
     }
 
     fn held(&self) -> impl Iterator<Item = Entry> {
         self.pes.iter().flat_map(|pe| pe.cached.keys().copied())
     }
 
-    /// Forgets `e`, and what could only be fetched again through it.
+    /// Forgets `e`, and what each PE could only fetch again through it.
     fn retire(&mut self, e: &Entry) {
-        let same = |it: &Entry| it.residue() == e.residue();
-        let mut below: BTreeSet<Entry> = self.held().filter(same).collect();
+        for pe in 0..self.pes.len() {
+            let held: BTreeSet<Entry> = self.pes[pe].cached.keys().copied().collect();
+            let (same, rest): (BTreeSet<Entry>, BTreeSet<Entry>) =
+                held.iter().partition(|it| it.residue() == e.residue());
+            let below = self.with_below(same, &held);
+            // Keep what hangs on something else, too: on a root, or on what stays.
+            let rooted =
+                |it: &Entry| it.level == it.root.level() && page(it.slot) == it.root.table && self.holds_now(it);
+            let others = rest.iter().filter(|it| !below.contains(it) || rooted(it)).copied().collect();
+            let gone = &below - &self.with_below(others, &rest);
+            self.pes[pe].cached.retain(|it, _| !gone.contains(it));
+            self.retired.extend(gone);
+        }
+    }
+
+    /// Some entries, and which of the others can be fetched through them.
+    fn with_below(&self, mut some: BTreeSet<Entry>, others: &BTreeSet<Entry>) -> BTreeSet<Entry> {
         loop {
-            let more: Vec<Entry> = self.held().filter(|it| below.iter().any(|e| self.leads_to(e, it))).collect();
-            let before = below.len();
-            below.extend(more);
-            if below.len() == before {
-                break;
+            let below = others.iter().filter(|it| some.iter().any(|e| self.leads_to(e, it)));
+            let more: BTreeSet<Entry> = below.filter(|it| !some.contains(it)).copied().collect();
+            if more.is_empty() {
+                return some;
             }
+            some.extend(more);
         }
-        // Keep what hangs on something else, too.
-        loop {
-            let others: Vec<Entry> = self.held().filter(|it| !below.contains(it)).collect();
-            let kept = |it: &Entry| {
-                let rooted = it.level == it.root.geometry.start
-                    && overlap((it.root.table, it.root.geometry.page()), (it.slot, 8));
-                !same(it) && (rooted && self.holds_now(it) || others.iter().any(|other| self.leads_to(other, it)))
-            };
-            let before = below.len();
-            below.retain(|it| !kept(it));
-            if below.len() == before {
-                break;
-            }
-        }
-        for pe in &mut self.pes {
-            pe.cached.retain(|it, _| !below.contains(it));
-        }
-        self.retired.extend(below);
     }
 
     /// Whether a walk through table entry `e` could fetch `child`.
     fn leads_to(&self, e: &Entry, child: &Entry) -> bool {
-        e.next().is_some()
-            && overlap(e.target(), (child.slot, 8))
+        e.next() == Some(page(child.slot))
             && e.level + 1 == child.level
             && e.covers(child.va)
             && e.root == child.root
@@ -513,33 +490,21 @@ impl Reference {
     /// Whether the slot that `e` was read from holds it still; for the slot of the store at hand, until then.
     fn holds_now(&self, e: &Entry) -> bool {
         let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
-        let value = replaced.or_else(|| self.memory.get(&e.slot).copied()).unwrap_or(0);
-        let desc = e.root.geometry.decode(value, e.level);
-        desc.is_cacheable() && self.change(e, e.level, desc) == Change::None
+        let desc = Desc::decode(replaced.unwrap_or_else(|| self.value(e.slot)), e.level);
+        desc.is_cacheable() && self.compare(e, &desc) == Change::None
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
-        if dsb.publishes_stores(Scope::Inner.domain()) {
+        let [own, all] = [Scope::Local, Scope::Inner].map(|scope| dsb.publishes_stores(scope.domain()));
+        let unseen = std::mem::take(&mut self.unseen);
+        for (i, mut store) in unseen.iter().cloned().enumerate() {
             // Once a store is visible, so is every earlier one to its slot.
-            for i in (0..self.unseen.len()).rev() {
-                if self.unseen[i].knowers.contains(&pe) {
-                    let slot = self.unseen[i].slot;
-                    let mut index = 0;
-                    self.unseen.retain(|u| {
-                        index += 1;
-                        u.slot != slot || index > i + 1
-                    });
-                    return self.dsb(pe, dsb);
-                }
+            let published = unseen[i..].iter().any(|later| later.slot == store.slot && later.knowers.contains(&pe));
+            if published && own {
+                store.published.insert(pe);
             }
-        } else if dsb.publishes_stores(Scope::Local.domain()) {
-            for i in (0..self.unseen.len()).rev() {
-                if self.unseen[i].knowers.contains(&pe) {
-                    let slot = self.unseen[i].slot;
-                    self.unseen[..=i].iter_mut().filter(|u| u.slot == slot).for_each(|u| {
-                        u.published.insert(pe);
-                    });
-                }
+            if !(published && all) {
+                self.unseen.push(store);
             }
         }
         for i in 0..self.executed.len() {
@@ -556,6 +521,40 @@ impl Reference {
             }
         }
     }
+
+    /// Why the stale `e` is still there on `pes`, if there is one reason only.
+    fn cause(&self, kind: Kind, e: &Entry, pes: &Pes) -> Option<Cause> {
+        if kind == Kind::LiveChange {
+            return Some(Cause::NotBrokenFirst);
+        }
+        let since = self.stale.get(e).copied().unwrap_or(self.now);
+        let youngest = pes.iter().filter_map(|pe| self.pes[*pe].cached.get(e)).max();
+        let refillable = self.held().any(|it| self.stale.contains_key(&it) && self.leads_to(&it, e));
+        let mut causes = BTreeSet::new();
+        for Executed { at, pe, op, completed } in self.executed.iter().filter(|tlbi| tlbi.at > since) {
+            let leaf_only = matches!(op.target, Target::Va { leaf_only: true, .. });
+            let mut all = misses(op, e);
+            let mut also = |yes: bool, cause| all.extend(yes.then_some(cause));
+            also(leaf_only && refillable, Cause::LeafOnly);
+            also(op.scope == Scope::Local && pes.iter().any(|it| it != pe), Cause::LocalOnly);
+            also(youngest >= Some(at), Cause::NotOrdered);
+            also(!completed, Cause::NotCompleted);
+            // All is well with it: then the entry was fetched again, through a table entry that it left.
+            let above = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
+            causes.extend(if all.is_empty() { vec![above] } else { all });
+        }
+        // Whether a TLBI for something else was meant for this is anybody's guess, and so is what a run's other members did.
+        let other = |cause| matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
+        match causes.pop_first() {
+            None => Some(Cause::NoInvalidation),
+            Some(cause) => (causes.is_empty() && !other(cause) && e.desc.run(0, e.level).len() == 1).then_some(cause),
+        }
+    }
+}
+
+/// The table that a slot lies in.
+fn page(slot: u64) -> u64 {
+    slot & !(PAGE - 1)
 }
 
 fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {
@@ -570,72 +569,15 @@ fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
         Target::Asid(_) if e.asid.is_none() => unless(false, Cause::GlobalSurvives),
         Target::Asid(asid) => unless(e.asid == Some(asid.number()), Cause::WrongAsid),
         Target::Va { va, asid, leaf_only, ttl } => {
-            unless(e.covers(va.align_down(e.root.geometry.page()).bits()), Cause::WrongRange);
+            unless(e.covers(va.align_down(PAGE).bits()), Cause::WrongRange);
             unless(e.asid.is_none_or(|it| asid.is_none_or(|asid| it == asid.number())), Cause::WrongAsid);
-            unless(ttl >> 2 == 0 || e.root.geometry.hint_names(ttl, e.level, e.next().is_some()), Cause::WrongTtl);
+            // TTL is granule (1: 4 KiB, 0: no hint) and level of the leaf; a table is above that.
+            let named =
+                if e.next().is_some() { |leaf, level| leaf > level } else { |leaf: i8, level: i8| leaf == level };
+            unless(ttl >> 2 == 0 || ttl >> 2 == 1 && named((ttl & 3) as i8, e.level), Cause::WrongTtl);
             unless(!leaf_only || e.next().is_none(), Cause::LeafOnly);
         }
         _ => {}
     }
     causes
-}
-
-/// The verdicts of one event, equal ones made one.
-#[derive(Default)]
-struct Verdicts(BTreeMap<(Kind, u64, u64, i8), Seen>);
-
-impl Verdicts {
-    fn add(&mut self, model: &Reference, kind: Kind, e: &Entry) {
-        let of_it = |it: &Entry| it.residue() == e.residue();
-        let holders = model.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
-        let pes: Pes = holders.map(|(pe, _)| pe).collect();
-        let (cause, sure) = if kind == Kind::LiveChange { (Cause::NotBrokenFirst, true) } else { model.cause(e, &pes) };
-        let seen = Seen { kind, start: e.va, size: e.size(), level: e.level, pes, cause, sure };
-        let key = (kind, e.va, seen.size, e.level);
-        let merged = self.0.entry(key).or_insert_with(|| seen.clone());
-        merged.sure &= seen.sure && merged.cause == cause;
-        merged.pes.extend(seen.pes);
-    }
-}
-
-impl Reference {
-    /// Why the stale `e` is still there on `pes`, and whether no other answer is right.
-    fn cause(&self, e: &Entry, pes: &Pes) -> (Cause, bool) {
-        const ORDER: [Cause; 9] = [
-            Cause::NoInvalidation,
-            Cause::WrongRange,
-            Cause::WrongAsid,
-            Cause::GlobalSurvives,
-            Cause::WrongTtl,
-            Cause::LeafOnly,
-            Cause::LocalOnly,
-            Cause::NotOrdered,
-            Cause::NotCompleted,
-        ];
-        let since = self.stale.get(e).copied().unwrap_or(self.now);
-        let rank = |cause: &Cause| ORDER.iter().position(|it| it == cause);
-        let fetched = |pe: &usize| self.pes[*pe].cached.get(e).copied().unwrap_or(0);
-        let youngest = pes.iter().map(fetched).max().unwrap_or(0);
-        let mut causes: Vec<Cause> = Vec::new();
-        for tlbi in self.executed.iter().filter(|tlbi| tlbi.at > since) {
-            let missed = misses(&tlbi.op, e);
-            let local =
-                (tlbi.op.scope == Scope::Local && pes.iter().any(|pe| *pe != tlbi.pe)).then_some(Cause::LocalOnly);
-            let unordered = (youngest >= tlbi.at).then_some(Cause::NotOrdered);
-            let open = (!tlbi.completed).then_some(Cause::NotCompleted);
-            let all: Vec<Cause> = missed.into_iter().chain([local, unordered, open].into_iter().flatten()).collect();
-            // All is well with it: then the entry was fetched again, through a table entry that it left.
-            let leaf_only = matches!(tlbi.op.target, Target::Va { leaf_only: true, .. });
-            let above = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
-            causes.push(all.first().copied().unwrap_or(above));
-            if all.len() > 1 {
-                causes.push(all[1]);
-                causes.push(all[0]);
-            }
-        }
-        // Whether a TLBI for something else was meant for this is anybody's guess.
-        let meant = |cause: &Cause| !matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
-        let sure = causes.windows(2).all(|pair| pair[0] == pair[1]) && causes.iter().all(meant);
-        (causes.into_iter().max_by_key(rank).unwrap_or(Cause::NoInvalidation), sure)
-    }
 }
