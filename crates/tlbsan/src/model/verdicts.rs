@@ -95,7 +95,8 @@ impl Model {
                 ..blank(&now.site())
             };
             if severity == Severity::Error {
-                self.retire_with_children(now, id, cause);
+                let told = residue.pes();
+                self.retire_with_children(now, id, told, cause);
                 self.count(Verdict::from(&violation));
             }
             match stories.iter_mut().find(|story| story.cause == cause && !self.config.tell_all) {
@@ -108,8 +109,8 @@ impl Model {
         }
     }
 
-    /// What can only be read through a residue is part of the same mistake.
-    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId, cause: Cause) {
+    /// What the PEs that may hold a residue can only read through it is part of the same mistake.
+    fn retire_with_children<W: World>(&mut self, now: &mut Now<'_, W>, id: ResidueId, told: PeSet, cause: Cause) {
         let children = self.residues.children(id);
         if let Some(residue) = self.retire(now.world, id) {
             self.records.extend(residue.missed(cause).map(|event| Record::Found { event }));
@@ -123,9 +124,9 @@ impl Model {
             if what.through != Some(id) {
                 continue;
             }
-            match self.another_way(&what, pes) {
-                Some(other) => self.residues.hang_on(child, other),
-                None => self.retire_with_children(now, child, cause),
+            let other = self.another_way(&what, pes);
+            if !self.residues.outlive(child, told, other) {
+                self.retire_with_children(now, child, told, cause);
             }
         }
     }

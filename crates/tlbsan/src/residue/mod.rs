@@ -309,15 +309,18 @@ impl Residues {
         }
     }
 
-    /// From now on a residue is reached through another table residue, as far as that one may be held.
-    pub fn hang_on(&mut self, id: ResidueId, above: ResidueId) {
-        let Some(pes) = self.get(above).map(Residue::pes) else { return };
-        let Some(residue) = self.slab.get_mut(id) else { return };
-        residue.what.through = Some(above);
-        residue.holders.iter_mut().for_each(|holder| holder.pes &= pes);
-        if let Some(above) = self.slab.get_mut(above) {
-            above.children.push(id);
+    /// The table residue through which this one was reached has had its verdict for `told`: what is left is what other PEs hold, and
+    /// what these can still reach through another one. Whether anything is.
+    pub fn outlive(&mut self, id: ResidueId, told: PeSet, other: Option<ResidueId>) -> bool {
+        let still = other.and_then(|other| self.get(other)).map_or(0, Residue::pes);
+        let Some(residue) = self.slab.get_mut(id) else { return false };
+        residue.what.through = other;
+        residue.holders.iter_mut().for_each(|holder| holder.pes &= !told | still);
+        let left = residue.pes() != 0;
+        if let Some(other) = other.and_then(|other| self.slab.get_mut(other)) {
+            other.children.push(id);
         }
+        left
     }
 
     /// An open residue.
