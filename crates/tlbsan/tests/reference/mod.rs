@@ -529,19 +529,19 @@ impl Reference {
         }
         let since = self.stale.get(e).copied().unwrap_or(self.now);
         let youngest = pes.iter().filter_map(|pe| self.pes[*pe].cached.get(e)).max();
-        let refillable = self.held().any(|it| self.stale.contains_key(&it) && self.leads_to(&it, e));
+        let above: Vec<Entry> = self.held().filter(|it| self.stale.contains_key(it) && self.leads_to(it, e)).collect();
         let mut causes = BTreeSet::new();
         for Executed { at, pe, op, completed } in self.executed.iter().filter(|tlbi| tlbi.at > since) {
-            let leaf_only = matches!(op.target, Target::Va { leaf_only: true, .. });
             let mut all = misses(op, e);
             let mut also = |yes: bool, cause| all.extend(yes.then_some(cause));
-            also(leaf_only && refillable, Cause::LeafOnly);
+            // It may be fetched again through a table entry that the operation leaves.
+            let leaf_only = matches!(op.target, Target::Va { leaf_only: true, .. });
+            let left = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
+            also(above.iter().any(|it| !misses(op, it).is_empty()), left);
             also(op.scope == Scope::Local && pes.iter().any(|it| it != pe), Cause::LocalOnly);
             also(youngest >= Some(at), Cause::NotOrdered);
             also(!completed, Cause::NotCompleted);
-            // All is well with it: then the entry was fetched again, through a table entry that it left.
-            let above = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
-            causes.extend(if all.is_empty() { vec![above] } else { all });
+            causes.extend(if all.is_empty() { vec![left] } else { all });
         }
         // Whether a TLBI for something else was meant for this is anybody's guess, and so is what a run's other members did.
         let other = |cause| matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
