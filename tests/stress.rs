@@ -34,9 +34,10 @@ fn the_bug_of_2019_is_found_within_the_first_thousand_unmaps() {
         assert!(unmaps(&outcome).0 < 1100, "{}", outcome.stdout);
         let violations = outcome.violations();
         assert!(!violations.is_empty());
-        // A freed table is lost, and then its leaves may be filled again through it: nothing else is wrong.
+        // A freed table is lost: another is linked where it was, or it becomes another table itself. Nothing else is wrong.
         for v in violations {
-            assert_eq!((v.kind, v.cause, v.level), (Kind::Remade, Cause::LeafOnly, 2), "{v:#?}");
+            assert!(matches!(v.kind, Kind::Remade | Kind::Reused), "{v:#?}");
+            assert_eq!((v.cause, v.level), (Cause::LeafOnly, 2), "{v:#?}");
         }
     }
 }
