@@ -235,7 +235,7 @@ fn told(figure: &Figure, bound: &str) -> Vec<String> {
 /// Two threads map, protect and unmap a GiB each, in one space: how much more they do than one. The same of the floor says how
 /// much of two cores there was.
 fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
-    const TIMES: usize = 4;
+    const TIMES: usize = 32;
     let workload = |n: u64| {
         let mut workload = Workload::pages(GIB, 9);
         workload.spans[0].va += n * GIB;
@@ -284,15 +284,18 @@ fn threads(figures: &mut Vec<Figure>, promises: &mut Vec<Vec<String>>) {
     figures.push(figure);
 }
 
-/// Seconds until all of so many threads are done, each with a stack of frames of its own; tables may go back to the other's.
+/// Seconds from the first to begin to the last to end of so many threads, each with a stack of frames of its own; tables may go back
+/// to the other's.
 fn beside(threads: usize, frames: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
-    let barrier = Barrier::new(threads + 1);
+    // Whoever had frames before has given them back in an order of its own.
+    arena::sort();
+    let barrier = Barrier::new(threads);
     let work = |thread: usize, frames: Vec<u64>| {
         arena::give(frames);
         barrier.wait();
+        let begun = Instant::now();
         work(thread);
-        barrier.wait();
-        arena::part(arena::available())
+        (begun, Instant::now(), arena::part(arena::available()))
     };
     let work = &work;
     std::thread::scope(|scope| {
@@ -301,12 +304,11 @@ fn beside(threads: usize, frames: usize, work: &(dyn Fn(usize) + Sync)) -> f64 {
             scope.spawn(move || work(thread, frames))
         };
         let running: Vec<_> = (0..threads).map(begin).collect();
-        barrier.wait();
-        let begun = Instant::now();
-        barrier.wait();
-        let seconds = begun.elapsed().as_secs_f64();
-        running.into_iter().for_each(|thread| arena::give(thread.join().expect("a thread panicked")));
-        seconds
+        let done: Vec<_> = running.into_iter().map(|thread| thread.join().expect("a thread panicked")).collect();
+        let begun = done.iter().map(|times| times.0).min();
+        let ended = done.iter().map(|times| times.1).max();
+        done.into_iter().for_each(|times| arena::give(times.2));
+        ended.zip(begun).map_or(f64::NAN, |(ended, begun)| (ended - begun).as_secs_f64())
     })
 }
 
@@ -367,6 +369,12 @@ fn run() -> io::Result<()> {
             arena::provide(workload.frames);
             let step = |word: &str| word.parse().map_err(|_| io::ErrorKind::InvalidInput);
             (named(name)?.play)(&workload, step(first)?..step(end)?, false);
+            return Ok(());
+        }
+        ["--threads"] => {
+            let (mut figures, mut promises) = (Vec::new(), Vec::new());
+            threads(&mut figures, &mut promises);
+            report::print("Two threads", &["", "", "", "", ""], &promises);
             return Ok(());
         }
         ["--repeat", name, workload, seconds] => {
