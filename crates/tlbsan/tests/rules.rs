@@ -187,20 +187,31 @@ fn a_local_invalidation_on_every_pe_is_enough() {
 
 #[test]
 fn a_dsb_of_whoever_read_the_entry_orders_the_store() {
-    let mut m = machine();
-    unmap(&mut m, false);
-    m.load(1, T);
-    m.dsb(1, Dsb::Ishst);
-    m.tlbi(1, leaf_only());
-    m.dsb(1, Dsb::Ish);
-    assert_eq!(remap(&mut m), []);
+    for (reads, verdicts) in [(true, vec![]), (false, vec![(Kind::Remade, Cause::NotOrdered, VA, 3)])] {
+        let mut m = machine();
+        unmap(&mut m, false);
+        if reads {
+            m.load(1, T);
+        }
+        m.dsb(1, Dsb::Ishst);
+        m.tlbi(0, leaf_only());
+        m.dsb(0, Dsb::Ish);
+        assert_eq!(remap(&mut m), verdicts);
+    }
+}
 
-    let mut m = machine();
-    unmap(&mut m, false);
-    m.dsb(1, Dsb::Ishst); // has not read it
-    m.tlbi(1, leaf_only());
-    m.dsb(1, Dsb::Ish);
-    assert_eq!(remap(&mut m), [(Kind::Remade, Cause::NotOrdered, VA, 3)]);
+#[test]
+fn who_invalidates_after_a_dsb_was_handed_the_store() {
+    for (first, verdicts) in [(true, vec![]), (false, vec![(Kind::Remade, Cause::NotOrdered, VA, 3)])] {
+        let mut m = machine();
+        unmap(&mut m, false);
+        if first {
+            m.dsb(1, Dsb::Ishst);
+        }
+        m.tlbi(1, leaf_only());
+        m.dsb(1, Dsb::Ish);
+        assert_eq!(remap(&mut m), verdicts);
+    }
 }
 
 #[test]

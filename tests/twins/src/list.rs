@@ -108,22 +108,35 @@ const ORDER_AND_COMPLETION: &[Twin] = &[
     broken("str pte 0; dsb ishst; tlbi vale1is va; dsb ishld; str pte page:2", &["remade not-completed va+0 level 3"]),
     broken("str pte 0; dsb ishst; tlbi vale1is va; dsb nsh; str pte page:2", &["remade not-completed va+0 level 3"]),
     broken("str pte 0; dsb ishst; tlbi vale1is va; 1: dsb ish; str pte page:2", &["remade not-completed va+0 level 3"]),
-    // Whoever has read the entry orders the store as well, with a DSB after the read.
-    right("str pte 0; 1: ldr pte; 1: dsb ish; 1: tlbi vale1is va; 1: dsb ish; str pte page:2"),
+    // Whoever has read the entry orders the store as well, with a DSB after the read, for whoever invalidates it.
+    right("str pte 0; 1: ldr pte; 1: dsb ish; tlbi vale1is va; dsb ish; str pte page:2"),
     broken(
-        "str pte 0; 1: dsb ish; 1: ldr pte; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
+        "str pte 0; 1: dsb ish; 1: ldr pte; tlbi vale1is va; dsb ish; str pte page:2",
         &["remade not-ordered va+0 level 3"],
     ),
     broken(
-        "1: ldr pte; str pte 0; 1: dsb ish; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
+        "1: ldr pte; str pte 0; 1: dsb ish; tlbi vale1is va; dsb ish; str pte page:2",
+        &["remade not-ordered va+0 level 3"],
+    ),
+    // Who executes DSB and TLBI may have been handed the store under a lock, which nobody sees.
+    right("str pte 0; 1: dsb ish; 1: tlbi vale1is va; 1: dsb ish; str pte page:2"),
+    right("str pte 0; 1: dsb ish; 1: tlbi vale1is va+5000; tlbi vale1is va; dsb ish; str pte page:2"),
+    right("str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
+    broken("str pte 0; 1: tlbi vale1is va; 1: dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
+    broken(
+        "1: dsb ish; str pte 0; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
+        &["remade not-ordered va+0 level 3"],
+    ),
+    broken(
+        "str pte 0; 1: dsb nsh; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
         &["remade not-ordered va+0 level 3"],
     ),
     // What hangs on two stores is cut off by either: the leaves are gone, only the upper table entry may be read again.
     broken(
-        "str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000",
+        "str pud 0; 1: str pmd 0; 1: dsb ish; tlbi vmalle1is; dsb ish; claim va 2000",
         &["claimed not-ordered va+0 level 1"],
     ),
-    right("str pud 0; 1: ldr pud; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
+    right("str pud 0; 1: ldr pud; 1: str pmd 0; 1: dsb ish; tlbi vmalle1is; dsb ish; claim va 2000"),
     // An unrelated TLBI between store and DSB does no harm.
     right("str pte 0; tlbi vale1is va+5000; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2"),
     // Outer shareable forms want osh.

@@ -139,7 +139,8 @@ impl Residues {
 
     /// R4: whether some DSB has made the store that removed the residue visible to walkers within `domain`.
     ///
-    /// A barrier that reaches no further than its PE orders for that PE's own operations.
+    /// A barrier that reaches no further than its PE orders for that PE's own operations. Who executes DSB and TLBI is taken to
+    /// have been handed what others stored before that DSB: under a lock, say, which is not seen.
     fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
         let wide = domain.max(Domain::InnerShareable);
         let after = |pe: usize, time: u64| {
@@ -147,6 +148,8 @@ impl Residues {
             self.published.get(pe).is_some_and(|p| p[enough as usize] > time)
         };
         residue.writer.is_some_and(|pe| after(pe, residue.written))
+            || after(issuer, residue.written)
+            || self.handed_over[wide as usize] > residue.written
             || self
                 .cuts
                 .get(&residue.what.cut)
@@ -173,6 +176,11 @@ impl Residues {
     /// `pe` executes a TLBI.
     pub fn tlbi(&mut self, effect: &Effect, shadow: &Shadow, site: impl FnOnce() -> Arc<Site>) {
         self.tlbis += u64::from(!matches!(effect.selection, Selection::Combined { .. }));
+        if let Some(published) = self.published.get(effect.issuer) {
+            for (handed_over, last_dsb) in self.handed_over.iter_mut().zip(published) {
+                *handed_over = (*handed_over).max(*last_dsb);
+            }
+        }
         if self.is_empty() || effect.selection == Selection::Nothing {
             return;
         }
@@ -220,8 +228,8 @@ impl Residues {
                 tlbi.issuer == pe && enough
             });
             let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
-            let written = residue.writer == Some(pe) && residue.written > last;
-            let orders = dsb.covers_stores() && (written || self.cuts.get(&residue.what.cut).is_some_and(read));
+            let read = self.cuts.get(&residue.what.cut).is_some_and(read);
+            let orders = dsb.covers_stores() && (residue.written > last || read);
             self.mark(id, completes, Help::Complete);
             self.mark(id, orders, Help::Order);
         }

@@ -204,6 +204,8 @@ pub struct Residues {
     cuts: FastMap<u64, Cut>,
     /// Per PE: when its last DSB that publishes stores up to each domain was.
     published: Vec<[u64; 4]>,
+    /// By domain, the last DSB after which its PE executed a TLBI: what was stored before counts as ordered.
+    handed_over: [u64; 4],
     /// Per PE: residues with a TLBI of this PE in flight.
     in_flight: Vec<Vec<ResidueId>>,
     /// Per PE: what its own completed TLBIs removed since its last context synchronisation event (R6).

@@ -80,7 +80,7 @@ impl Entry {
 }
 
 /// What a slot held before a store that walkers may not have seen yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Unseen {
     slot: u64,
     old: u64,
@@ -88,6 +88,9 @@ struct Unseen {
     knowers: Pes,
     /// PEs whose own walker sees the store, thanks to a DSB that reaches no further.
     published: Pes,
+    /// PEs that have executed a DSB since, for themselves or for all: their next TLBI shows that they were handed the store.
+    waited: Pes,
+    waited_for_all: Pes,
 }
 
 /// A TLBI that was executed.
@@ -197,6 +200,7 @@ impl Reference {
                 }
             }
             What::Tlbi(op) => {
+                self.publish(pe, |store| (store.waited.contains(&pe), store.waited_for_all.contains(&pe)));
                 self.executed.push(Executed { at: self.now, pe, op, completed: false });
                 if op.scope != Scope::Local {
                     // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
@@ -386,7 +390,7 @@ impl Reference {
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
         if linked.contains(&page(slot)) || self.held().any(|e| e.slot == slot || e.next() == Some(page(slot))) {
-            self.unseen.push(Unseen { slot, old, knowers: [pe].into(), published: Pes::new() });
+            self.unseen.push(Unseen { slot, old, knowers: [pe].into(), ..Unseen::default() });
         }
         if value == 0 {
             self.zeroed.insert(slot, self.now);
@@ -496,16 +500,10 @@ impl Reference {
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
         let [own, all] = [Scope::Local, Scope::Inner].map(|scope| dsb.publishes_stores(scope.domain()));
-        let unseen = std::mem::take(&mut self.unseen);
-        for (i, mut store) in unseen.iter().cloned().enumerate() {
-            // Once a store is visible, so is every earlier one to its slot.
-            let published = unseen[i..].iter().any(|later| later.slot == store.slot && later.knowers.contains(&pe));
-            if published && own {
-                store.published.insert(pe);
-            }
-            if !(published && all) {
-                self.unseen.push(store);
-            }
+        self.publish(pe, |store| (own && store.knowers.contains(&pe), all && store.knowers.contains(&pe)));
+        for store in &mut self.unseen {
+            store.waited.extend(own.then_some(pe));
+            store.waited_for_all.extend(all.then_some(pe));
         }
         for i in 0..self.executed.len() {
             let Executed { at, pe: issuer, op, completed } = self.executed[i];
@@ -518,6 +516,23 @@ impl Reference {
                 }
                 // The next TLBI may have been performed long after this one.
                 self.fetch();
+            }
+        }
+    }
+
+    /// What is visible to the walker of `pe`, and to all, by what `which` says; so is every earlier store to the same slot.
+    fn publish(&mut self, pe: usize, which: impl Fn(&Unseen) -> (bool, bool)) {
+        let unseen = std::mem::take(&mut self.unseen);
+        for (i, mut store) in unseen.iter().cloned().enumerate() {
+            let visible = |to: fn((bool, bool)) -> bool| {
+                unseen[i..].iter().any(|later| later.slot == store.slot && to(which(later)))
+            };
+            let (own, all) = (visible(|it| it.0), visible(|it| it.1));
+            if own {
+                store.published.insert(pe);
+            }
+            if !all {
+                self.unseen.push(store);
             }
         }
     }
