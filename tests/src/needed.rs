@@ -51,8 +51,8 @@ struct View {
     block: bool,
     roots: BTreeSet<u64>,
     loaded: [Option<u64>; MAX_PES],
-    /// Slots whose last store no DSB of its writer has followed yet.
-    unordered: BTreeMap<u64, usize>,
+    /// Slots whose last store no DSB of its writer has followed yet, and the PEs of which one has.
+    unordered: BTreeMap<u64, (usize, BTreeSet<usize>)>,
     /// Who has invalidated everything that this view is about, after the instruction.
     ending: Option<usize>,
     /// PEs that a DSB may matter of.
@@ -218,12 +218,18 @@ impl View {
         }
         self.busy[pe] |= matches!(what, What::Store { .. } | What::Load { .. } | What::Tlbi(_));
         match what {
-            What::Store { pa, .. } => _ = self.unordered.insert(pa, pe),
-            What::Tlbi(op) if self.untold.is_some() && matches!(op.target, Target::All | Target::Asid(_)) => {
-                self.ending = (op.scope != tlbi::Scope::Local).then_some(pe);
+            What::Store { pa, .. } => _ = self.unordered.insert(pa, (pe, BTreeSet::new())),
+            What::Tlbi(op) => {
+                self.unordered.retain(|_, (_, waited)| !waited.contains(&pe));
+                if self.untold.is_some() && matches!(op.target, Target::All | Target::Asid(_)) {
+                    self.ending = (op.scope != tlbi::Scope::Local).then_some(pe);
+                }
             }
             What::Dsb(dsb) => {
-                self.unordered.retain(|_, writer| *writer != pe || !dsb.covers_stores());
+                if dsb.covers_stores() {
+                    self.unordered.retain(|_, (writer, _)| *writer != pe);
+                    self.unordered.values_mut().for_each(|(_, waited)| _ = waited.insert(pe));
+                }
                 if self.ending == Some(pe) && dsb.covers_loads() && dsb.covers_stores() {
                     // Whatever was stale is gone from both.
                     self.outcome = self.outcome.or(Some(false));
@@ -262,6 +268,12 @@ impl View {
             _ => return None,
         };
         Some(Op { target, ..op })
+    }
+
+    /// An operation that removes nothing that the view is about.
+    fn elsewhere(&self) -> Op {
+        let va = VirtAddr::new(self.va << 8 >> 8 ^ 1 << 38);
+        Op::local(Target::Va { va, asid: None, leaf_only: true, ttl: 0 })
     }
 
     fn by_address(
@@ -385,7 +397,7 @@ impl Needed<'_> {
             let on_the_way = view.slots.get(&table).is_some_and(|slots| slots.contains(&slot));
             let is_store = matches!(what, What::Store { .. });
             // Who loads what another has stored may order it.
-            let matters = is_store || view.unordered.get(&slot).is_some_and(|writer| *writer != pe);
+            let matters = is_store || view.unordered.get(&slot).is_some_and(|(writer, _)| *writer != pe);
             if on_the_way && matters {
                 let new = if is_store { view.follow(world, pe) } else { Vec::new() };
                 view.feed(world, pe, what);
@@ -423,7 +435,10 @@ impl Needed<'_> {
                 }
                 continue;
             }
-            if let Some(op) = seen.and_then(|op| view.concerning(op)) {
+            // Any other shows all the same that its PE was handed what others stored before its last DSB (R4).
+            let elsewhere =
+                || view.unordered.values().any(|(_, waited)| waited.contains(&pe)).then(|| view.elsewhere());
+            if let Some(op) = seen.and_then(|op| view.concerning(op).or_else(elsewhere)) {
                 view.feed(world, pe, What::Tlbi(op));
             }
         }
@@ -436,7 +451,7 @@ impl Needed<'_> {
             if view.event == number {
                 view.untold = Some(view.told.clone());
                 view.tell(world, pe, What::Dsb(dsb), true);
-            } else if !withheld && view.busy[pe] {
+            } else if !withheld && (view.busy[pe] || !view.unordered.is_empty()) {
                 view.feed(world, pe, What::Dsb(dsb));
                 view.busy[pe] = !(dsb.covers_loads() && dsb.covers_stores());
             }
