@@ -221,6 +221,11 @@ const LIVE_CHANGE: &[Twin] = &[
     broken("str pmd table:t2", &["live-change not-broken-first va+0 level 2"]),
     broken("id bbm 0; str pte page:0,c", &["live-change not-broken-first va+0 level 3"]),
     broken("str pmd block:0", &["live-change not-broken-first va+0 level 2"]),
+    // PE 1 has kept a global page of the table that is replaced, and not the table's own entry.
+    broken(
+        "str pte2 page:2,g; str t2.2 page:3,g; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi aside1is; dsb ish; str pmd table:t2",
+        &["live-change not-broken-first va+0 level 2", "live-change not-broken-first va+2000 level 3"],
+    ),
     // Permissions, software bits and the access flag are no such change.
     right("str pte page:0,r; str pte page:0; str pte page:0,s; str pte page:0"),
     right("str pte page:0,o; str pte page:0"),
@@ -279,6 +284,16 @@ const CONTIGUOUS: &[Twin] = &[
 ];
 
 const CLAIMED: &[Twin] = &[
+    // PE 1 comes back and follows the table entry it has kept, to a page that was not there when it left.
+    broken(
+        "1: msr ttbr0_el1 a9.empty; 1: isb; str pte5 page:5; str pmd 0; 1: msr ttbr0_el1 a7.root; 1: isb; dsb ishst; \
+         tlbi vmalle1; dsb nsh; 1: dsb ishst; 1: tlbi vae1 va; 1: dsb nsh; claim va+5000 1000",
+        &["claimed local-only va+5000 level 3"],
+    ),
+    right(
+        "1: msr ttbr0_el1 a9.empty; 1: isb; str pte5 page:5; str pmd 0; dsb ishst; 1: dsb ishst; tlbi vae1is va; dsb ish; \
+         1: msr ttbr0_el1 a7.root; 1: isb; dsb ishst; tlbi vmalle1; dsb nsh; claim va+5000 1000",
+    ),
     broken("str pte 0; claim va 1000", &["claimed no-invalidation va+0 level 3"]),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; claim va 1000"),
     right("str pte 0; claim va+1000 1000"),

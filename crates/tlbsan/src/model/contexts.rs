@@ -127,6 +127,19 @@ impl Model {
             self.forget_held(now.world, clash.earlier, tag, clash.pes);
         }
         self.check_residues(now, id, next);
+        self.refill(now, id, next);
+    }
+
+    /// A PE that comes back to a context may follow the stale table entries that it has kept: it gets what has become reachable
+    /// through them meanwhile.
+    fn refill<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded) {
+        let pe = now.event.pe;
+        for residue in self.residues.of_asid(next.root.space, next.asid) {
+            let kept = self.residues.get(residue).filter(|residue| residue.what.context == id && residue.is_table());
+            if kept.is_some_and(|residue| residue.is_held(pe, Tag::Asid(next.asid))) {
+                self.refill_below(now, residue, 1 << pe);
+            }
+        }
     }
 
     /// Residues that an earlier root left under the ASID that is loaded now.

@@ -5,6 +5,7 @@ use crate::change::{Change, compare};
 use crate::descriptor::Descriptor;
 use crate::event::World;
 use crate::geometry::Geometry;
+use crate::hash::FastMap;
 use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
 use crate::rules::remade::Tables;
@@ -145,12 +146,15 @@ impl Model {
             for span in &spans {
                 let holders = self.shadow.holders(span.context, &before, span.since);
                 // Part of what is cached may agree with what the new entry leads to.
-                self.still_hold(span.context, holders.iter().fold(0, |set, (_, pes)| set | pes));
+                let told = holders.iter().fold(0, |set, (_, pes)| set | pes);
+                self.still_hold(span.context, told);
                 if live_change::is_broken(change, &before, &holders) {
                     self.live_change(now, slot, *span, (bits, before), (new, after));
                 }
                 if let Some(table) = leaves {
                     self.cut_off_below_stale(now, table, *span, cut);
+                    // Another PE may hold what the table leads to, and not its entry.
+                    self.cut_off(now, table, *span, Cut { pes: !told, ..cut });
                 }
             }
         }
@@ -181,7 +185,11 @@ impl Model {
                     self.still_hold(residue.what.context, residue.pes());
                 }
             }
-            self.verdicts(now, Kind::Remade, outcome.broken, new, Some(after));
+            // What this very store took out of the tables was replaced in place.
+            let in_place = |id: &ResidueId| self.residues.get(*id).is_some_and(|residue| residue.born() == self.time);
+            let (in_place, earlier): (Vec<_>, Vec<_>) = outcome.broken.into_iter().partition(in_place);
+            self.verdicts(now, Kind::LiveChange, in_place, new, Some(after));
+            self.verdicts(now, Kind::Remade, earlier, new, Some(after));
         }
     }
 
@@ -366,6 +374,41 @@ impl Model {
                 && self.shadow.table(next.next).is_some_and(|child| child.level == level + 1)
             {
                 self.cut_off(now, next.next, span, Cut { through: id.or(cut.through), ..cut });
+            }
+        }
+    }
+
+    /// PEs may fetch again what a table residue leads to: they hold that, too, if they did not.
+    pub(super) fn refill_below<W: World>(&mut self, now: &mut Now<'_, W>, above: ResidueId, pes: PeSet) {
+        let Some(residue) = self.residues.get(above) else { return };
+        let Descriptor::Table(next) = residue.what.entry else { return };
+        let what = residue.what;
+        let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes };
+        let Some(table) = self.shadow.table(next.next).filter(|table| table.level == what.level + 1) else { return };
+        let (level, geometry) = (table.level, table.geometry);
+        let inside: Vec<(usize, u64, Descriptor)> = (0..table.entries.len())
+            .map(|index| (index, table.entries[index], table.descriptor(index)))
+            .filter(|(.., entry)| entry.is_cacheable())
+            .collect();
+        let child = |id: ResidueId| self.residues.get(id).map(|it| (it.what.start, (it.what.entry, id)));
+        let known: FastMap<u64, _> = self.residues.children(above).into_iter().filter_map(child).collect();
+        for (index, bits, entry) in inside {
+            let slot = Slot { table: next.next, index, level, geometry };
+            let start = what.start.wrapping_add((index as u64) << geometry.shift(level));
+            let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
+                Some(child) => {
+                    let holders = self.shadow.holders(what.context, &entry, 0);
+                    self.residues.hold(child, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
+                    Some(child)
+                }
+                None => {
+                    let span = Span { context: what.context, space: what.space, start, since: 0 };
+                    let child = self.open(now, slot, span, bits, entry, cut);
+                    child.inspect(|child| self.residues.cut_off_like(*child, above))
+                }
+            };
+            if let Some(child) = child {
+                self.refill_below(now, child, pes);
             }
         }
     }

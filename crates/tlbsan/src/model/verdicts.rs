@@ -70,7 +70,8 @@ impl Model {
         let mut stories: Vec<Violation> = Vec::new();
         for id in broken {
             let Some(residue) = self.residues.get(id) else { continue };
-            let (cause, attempts, more_attempts) = self.residues.explain(residue);
+            let (explained, attempts, more_attempts) = self.residues.explain(residue);
+            let cause = if kind == Kind::LiveChange { Cause::NotBrokenFirst } else { explained };
             let what = &residue.what;
             let first = self.config.tell_all || stories.iter().all(|story| story.cause != cause);
             let ways = if first { self.ways_of(residue) } else { Ways::default() };

@@ -149,6 +149,16 @@ impl Residue {
         self.born
     }
 
+    /// The PE whose store it was, if that is known.
+    pub fn writer(&self) -> Option<usize> {
+        self.writer
+    }
+
+    /// Whether a PE may hold it under a tag.
+    pub fn is_held(&self, pe: usize, tag: Tag) -> bool {
+        self.holders.iter().any(|holder| holder.tag == tag && holder.pes >> pe & 1 != 0)
+    }
+
     /// Every PE that may hold it.
     pub fn pes(&self) -> PeSet {
         self.holders.iter().fold(0, |set, holder| set | holder.pes)
@@ -323,6 +333,31 @@ impl Residues {
             other.children.push(id);
         }
         left
+    }
+
+    /// More PEs may hold a residue.
+    pub fn hold(&mut self, id: ResidueId, more: impl Iterator<Item = (Tag, PeSet)>) {
+        for (tag, pes) in more.filter(|(_, pes)| *pes != 0) {
+            let Some(residue) = self.slab.get_mut(id) else { return };
+            match residue.holders.iter_mut().find(|holder| holder.tag == tag) {
+                Some(holder) => holder.pes |= pes,
+                None => {
+                    residue.holders.push(Holder { tag, pes, in_flight: Vec::new() });
+                    if let Tag::Asid(asid) = tag {
+                        let key = (residue.what.space, asid);
+                        push(&self.slab, self.by_asid.entry(key).or_default(), id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A residue that comes into being later than the one it hangs on was cut off by the same store.
+    pub fn cut_off_like(&mut self, id: ResidueId, above: ResidueId) {
+        let Some((born, written)) = self.get(above).map(|above| (above.born, above.written)) else { return };
+        if let Some(residue) = self.slab.get_mut(id) {
+            (residue.born, residue.written) = (born, written);
+        }
     }
 
     /// An open residue.

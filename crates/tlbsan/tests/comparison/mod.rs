@@ -8,7 +8,7 @@ pub mod reference;
 pub mod universe;
 
 use reference::{Reference, Seen};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use tlbsan::{Cause, Config, Event, Kind, Model, Record, What};
 use universe::{PES, Ram, Step, Universe, decode};
@@ -55,11 +55,8 @@ pub struct Tally {
     pub verdicts: u64,
     /// Verdicts whose cause the rules leave open.
     pub open_causes: u64,
-    /// Sequences that ended with a verdict of the model alone: on account of a PE that had left a context, or of a table that
-    /// was replaced in place before.
+    /// Verdicts of the model alone, on account of a PE that had left a context.
     pub over: u64,
-    /// Verdicts about what may be a table: the model may have looked its last at it.
-    pub let_go: u64,
 }
 
 impl Tally {
@@ -69,17 +66,8 @@ impl Tally {
             verdicts: self.verdicts + other.verdicts,
             open_causes: self.open_causes + other.open_causes,
             over: self.over + other.over,
-            let_go: self.let_go + other.let_go,
         }
     }
-}
-
-/// How two sets of verdicts compare.
-enum Compared {
-    Equal,
-    /// The model has more, and may have.
-    Over,
-    Different,
 }
 
 /// What is compared, and how.
@@ -99,83 +87,88 @@ impl Comparison {
     /// Says how the two differ on a sequence, if they do.
     pub fn run(self, codes: &[u64]) -> Result<Tally, String> {
         let mut universe = Universe::default();
-        let mut fast = Fast { model: Model::new(Config { tell_all: true, ..Config::default() }), hears: self.hears };
-        let mut slow = Reference::new(PES);
-        let mut tally = Tally::default();
+        let fast = Fast { model: Model::new(Config { tell_all: true, ..Config::default() }), hears: self.hears };
+        let mut both = Both { roaming: self.roaming, slow: Reference::new(PES), fast, tally: Tally::default() };
         let prologue = Universe::prologue();
         let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming)).collect();
         for (number, step) in prologue.iter().chain(&steps).enumerate() {
-            let mut outcome = Compared::Equal;
-            let mut verdicts = (Vec::new(), Verdicts::new());
+            let mut outcome = Ok(false);
             universe.perform(step, |ram, event| {
-                if let Compared::Equal = outcome {
-                    tally.events += 1;
-                    verdicts = (slow.event(event, |pa| ram.read(pa)), fast.event(ram, event));
-                    tally.verdicts += verdicts.0.len() as u64;
-                    outcome = self.judge(&slow, &verdicts.0, &verdicts.1, &mut tally);
+                if outcome.is_ok() {
+                    outcome = both.event_and_heal(ram, event);
                 }
             });
-            match outcome {
-                Compared::Equal => {}
-                Compared::Over => {
-                    tally.over += 1;
-                    break;
+            if let Err(mut text) = outcome {
+                text += "  after\n";
+                for step in prologue.iter().chain(&steps).take(number + 1).skip(prologue.len()) {
+                    let _ = writeln!(text, "    {step:?}");
                 }
-                Compared::Different => {
-                    let mut text = format!("  reference: {:x?}\n  model:     {:x?}\n  after\n", verdicts.0, verdicts.1);
-                    for step in prologue.iter().chain(&steps).take(number + 1).skip(prologue.len()) {
-                        let _ = writeln!(text, "    {step:?}");
-                    }
-                    let codes: Vec<String> = codes.iter().map(u64::to_string).collect();
-                    return Err(format!("{text}  TLBSAN_SEQUENCE={}", codes.join(",")));
-                }
+                let codes: Vec<String> = codes.iter().map(u64::to_string).collect();
+                return Err(format!("{text}  TLBSAN_SEQUENCE={}", codes.join(",")));
             }
         }
-        Ok(tally)
+        Ok(both.tally)
+    }
+}
+
+/// Both of them, and what they have come across.
+struct Both {
+    roaming: bool,
+    slow: Reference,
+    fast: Fast,
+    tally: Tally,
+}
+
+impl Both {
+    /// Hands an event to both. After a verdict everything that is stale goes, and the sequence goes on: what was told once is
+    /// told no more.
+    fn event_and_heal(&mut self, ram: &mut Ram, event: &Event) -> Result<bool, String> {
+        let told = self.event(ram, event)?;
+        if told {
+            for what in Universe::heal() {
+                (0..PES).try_for_each(|pe| self.event(ram, &Event { pe, pc: 0, what }).map(|_| ()))?;
+            }
+        }
+        Ok(told)
     }
 
-    fn judge(self, slow: &Reference, expected: &[Seen], found: &Verdicts, tally: &mut Tally) -> Compared {
-        let told = |v: &Seen| (v.kind, v.start, v.size, v.level);
-        let all: BTreeSet<Told> = expected.iter().map(told).collect();
-        let found_all: BTreeSet<Told> = found.iter().map(|v| v.0).collect();
-        // A table that was replaced or put to use, and so got its verdict, is looked at no more: what others store to it
-        // orders nothing for the model.
-        let unseen = |f: &(Told, Cause, Vec<usize>)| f.1 == Cause::NotOrdered && tally.let_go > 0;
-        let (mut over, mut open_causes) = (false, 0);
-        for e in expected {
-            let same: Vec<_> = found.iter().filter(|f| f.0 == told(e)).collect();
-            let pes: BTreeSet<usize> = same.iter().flat_map(|f| f.2.iter().copied()).collect();
-            if same.is_empty() {
-                continue; // compared below
-            }
-            let more = same.iter().all(|f| unseen(f)) && pes != e.pes;
-            if !(pes == e.pes || (self.roaming || more) && pes.is_superset(&e.pes)) {
-                return Compared::Different;
-            }
-            over |= more;
-            open_causes += u64::from(e.cause.is_none());
-            if e.cause.is_some_and(|cause| !self.roaming && !more && !same.iter().any(|f| f.1 == cause)) {
-                return Compared::Different;
-            }
+    /// Hands an event to both. Whether there was a verdict.
+    fn event(&mut self, ram: &mut Ram, event: &Event) -> Result<bool, String> {
+        self.tally.events += 1;
+        let (expected, found) = (self.slow.event(event, |pa| ram.read(pa)), self.fast.event(ram, event));
+        if self.agree(&expected, &found) {
+            return Ok(!expected.is_empty() || !found.is_empty());
         }
-        // A verdict about a table entry takes those about what it leads to along.
-        let contains = |f: &Told, e: &Told| f.0 == e.0 && f.1 <= e.1 && e.1 + (e.2 - 1) <= f.1 + (f.2 - 1);
-        let covered = all.iter().all(|e| found_all.iter().any(|f| contains(f, e)));
-        // Or it does not, where what it leads to is just as wrong by itself.
-        let below = |f: &Told| all.contains(f) || all.iter().any(|e| e.3 < f.3 && contains(e, f));
-        let equal = all.is_subset(&found_all) && found_all.iter().all(below);
-        // What was cleared and put back below a stale table has its own verdict, and in the reference that of the table.
-        let had = |f: &Told| slow.has_judged(f.1, f.3);
-        let may = |f: &(Told, Cause, Vec<usize>)| all.contains(&f.0) || unseen(f) || had(&f.0);
-        let replaced = all.is_subset(&found_all) && found.iter().all(may);
-        tally.open_causes += open_causes;
-        tally.let_go += found.iter().filter(|f| f.0.3 < 3).count() as u64;
-        match (equal && !over, self.roaming && covered || replaced) {
-            (true, _) => Compared::Equal,
-            (false, true) => Compared::Over,
-            (false, false) => Compared::Different,
-        }
+        Err(format!("  reference: {expected:x?}\n  model:     {found:x?}\n"))
     }
+
+    /// Whether the verdicts about one event are the same.
+    ///
+    /// The reference names every entry and all that may hold it; the model leaves out what hangs on an entry it has named, for
+    /// the PEs named there.
+    fn agree(&mut self, expected: &[Seen], found: &Verdicts) -> bool {
+        let mut named: BTreeMap<Told, BTreeSet<usize>> = BTreeMap::new();
+        found.iter().for_each(|it| named.entry(it.0).or_default().extend(&it.2));
+        let expected: BTreeMap<Told, &Seen> =
+            expected.iter().map(|v| ((v.kind, v.start, v.size, v.level), v)).collect();
+        let known = named.keys().all(|it| expected.contains_key(it));
+        let same = |(told, seen): (&Told, &&Seen)| {
+            let pes = named.get(told).cloned().unwrap_or_default();
+            let above = named.iter().filter(|(above, _)| above.3 < told.3 && contains(above, told));
+            let all: BTreeSet<usize> = above.flat_map(|(_, pes)| pes).chain(&pes).copied().collect();
+            let because = |cause| pes.is_empty() || found.iter().any(|it| it.0 == *told && it.1 == cause);
+            all.is_superset(&seen.pes) && (self.roaming || pes.is_subset(&seen.pes) && seen.cause.is_none_or(because))
+        };
+        self.tally.verdicts += expected.len() as u64;
+        self.tally.open_causes += expected.values().filter(|seen| seen.cause.is_none()).count() as u64;
+        self.tally.over += u64::from(!known);
+        (known || self.roaming) && expected.iter().all(same)
+    }
+}
+
+/// Whether one verdict is about all that the other is about.
+fn contains(above: &Told, it: &Told) -> bool {
+    above.0 == it.0 && above.1 <= it.1 && it.1 + (it.2 - 1) <= above.1 + (above.2 - 1)
 }
 
 /// The model is told of everything.

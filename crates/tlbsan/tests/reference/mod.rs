@@ -164,8 +164,6 @@ pub(crate) struct Reference {
     executed: Vec<Executed>,
     /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
-    /// Entries that have had their verdict, and have not been in the tables since.
-    retired: BTreeSet<Entry>,
     /// When each slot of a table that is not linked was last stored zero to, if nothing else was stored since.
     zeroed: BTreeMap<u64, Time>,
 }
@@ -174,11 +172,6 @@ impl Reference {
     /// `pes` PEs with their MMUs off, memory all zero.
     pub(crate) fn new(pes: usize) -> Self {
         Self { pes: vec![Pe::default(); pes], ..Self::default() }
-    }
-
-    /// Whether a stale entry for this address has had its verdict.
-    pub(crate) fn has_judged(&self, va: u64, level: i8) -> bool {
-        self.retired.iter().any(|e| (e.va, e.level) == (va, level))
     }
 
     /// Handles an event; `memory` reads the 8 bytes at an address.
@@ -238,8 +231,6 @@ impl Reference {
 
     /// Fetches whatever can be fetched, and notes what is stale.
     fn settle(&mut self) {
-        let retired = std::mem::take(&mut self.retired);
-        self.retired = retired.into_iter().filter(|e| self.is_stale(e)).collect();
         self.fetch();
         // What the tables say again, if from another place, is as good as read from there.
         for pe in 0..self.pes.len() {
@@ -308,8 +299,7 @@ impl Reference {
                 let e = Entry { level, va, slot: table + 8 * index, desc, asid, root: above.root };
                 // An old value is fetched again by those that hold it, but not by a walker that comes anew; and so is what another
                 // member of its run says of a slot: a run may be written entry by entry.
-                let is_retired = || self.retired.iter().any(|it| it.residue() == e.residue());
-                let anew = current && index == own && !is_retired();
+                let anew = current && index == own;
                 if anew || (current || index == own) && self.pes[pe].cached.contains_key(&e) {
                     found.push((e, time));
                 }
@@ -430,12 +420,10 @@ impl Reference {
     }
 
     /// The verdicts about what is held, by what `kind` says of it; equal ones made one.
-    fn judge(&mut self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
+    fn judge(&self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
         let mut verdicts: BTreeMap<(Kind, u64, i8), Seen> = BTreeMap::new();
-        // From the roots down: what retires takes what hangs on it along.
-        let held: BTreeSet<Entry> = self.held().collect();
-        for e in held {
-            let Some(kind) = kind(self, &e).filter(|_| self.held().any(|it| it == e)) else { continue };
+        for e in self.held().collect::<BTreeSet<Entry>>() {
+            let Some(kind) = kind(self, &e) else { continue };
             let of_it = |it: &Entry| it.residue() == e.residue();
             let holders = self.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
             let pes: Pes = holders.map(|(pe, _)| pe).collect();
@@ -444,42 +432,12 @@ impl Reference {
             let merged = verdicts.entry((kind, e.va, e.level)).or_insert_with(|| seen.clone());
             merged.cause = cause.filter(|_| merged.cause == cause);
             merged.pes.extend(seen.pes);
-            self.retire(&e);
         }
         verdicts.into_values().collect()
     }
 
     fn held(&self) -> impl Iterator<Item = Entry> {
         self.pes.iter().flat_map(|pe| pe.cached.keys().copied())
-    }
-
-    /// Forgets `e`, and what each PE could only fetch again through it.
-    fn retire(&mut self, e: &Entry) {
-        for pe in 0..self.pes.len() {
-            let held: BTreeSet<Entry> = self.pes[pe].cached.keys().copied().collect();
-            let (same, rest): (BTreeSet<Entry>, BTreeSet<Entry>) =
-                held.iter().partition(|it| it.residue() == e.residue());
-            let below = self.with_below(same, &held);
-            // Keep what hangs on something else, too: on a root, or on what stays.
-            let rooted =
-                |it: &Entry| it.level == it.root.level() && page(it.slot) == it.root.table && self.holds_now(it);
-            let others = rest.iter().filter(|it| !below.contains(it) || rooted(it)).copied().collect();
-            let gone = &below - &self.with_below(others, &rest);
-            self.pes[pe].cached.retain(|it, _| !gone.contains(it));
-            self.retired.extend(gone);
-        }
-    }
-
-    /// Some entries, and which of the others can be fetched through them.
-    fn with_below(&self, mut some: BTreeSet<Entry>, others: &BTreeSet<Entry>) -> BTreeSet<Entry> {
-        loop {
-            let below = others.iter().filter(|it| some.iter().any(|e| self.leads_to(e, it)));
-            let more: BTreeSet<Entry> = below.filter(|it| !some.contains(it)).copied().collect();
-            if more.is_empty() {
-                return some;
-            }
-            some.extend(more);
-        }
     }
 
     /// Whether a walk through table entry `e` could fetch `child`.

@@ -275,6 +275,11 @@ impl Universe {
         steps
     }
 
+    /// What every PE does after a verdict: all stores become visible, and nothing stale is left.
+    pub(crate) fn heal() -> [What; 3] {
+        [What::Dsb(Dsb::Ish), What::Tlbi(Op::inner(Target::All)), What::Dsb(Dsb::Ish)]
+    }
+
     /// Does one step; hands each event of it to `tell` after it happened, also those of pages that nobody watches.
     pub(crate) fn perform(&mut self, step: &Step, mut tell: impl FnMut(&mut Ram, &Event)) {
         let pe = step.pe();
