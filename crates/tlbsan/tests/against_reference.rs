@@ -7,6 +7,7 @@
 #[path = "comparison/mod.rs"]
 mod comparison;
 
+use comparison::universe::Setting;
 use comparison::{Comparison, Hears, Tally, everything, fuzz};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -20,9 +21,14 @@ fn search(comparison: Comparison, cases: u64, shrink: u32) -> Result<Tally, Stri
     let config = Runs { cases: cases as u32, failure_persistence: None, max_shrink_iters: shrink, ..Runs::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let total = Cell::new(Tally::default());
-    let codes = proptest::collection::vec(0..1_u64 << 40, 1..40);
-    let outcome = runner.run(&codes, |codes| {
-        total.set(total.get().add(comparison.run(&codes).map_err(TestCaseError::fail)?));
+    let sequences = (0..Setting::ALL, proptest::collection::vec(0..1_u64 << 43, 1..40));
+    let outcome = runner.run(&sequences, |(setting, codes)| {
+        let codes: Vec<u64> = [setting].into_iter().chain(codes).collect();
+        let with_codes = |text| {
+            let codes: Vec<String> = codes.iter().map(u64::to_string).collect();
+            TestCaseError::fail(format!("{text}  TLBSAN_SEQUENCE={}", codes.join(",")))
+        };
+        total.set(total.get().add(comparison.run(&codes).map_err(with_codes)?));
         Ok(())
     });
     match outcome {
@@ -107,6 +113,21 @@ fn sequences_that_once_differed_agree() {
     }
 }
 
+/// Leaves out steps as long as the two still differ; how they do then.
+fn smallest(mut input: Vec<u8>) -> String {
+    let mut at = 6;
+    while at < input.len() {
+        let mut shorter = input.clone();
+        shorter.drain(at..(at + 6).min(input.len()));
+        if fuzz(&shorter).is_err() {
+            (input, at) = (shorter, 6);
+        } else {
+            at += 6;
+        }
+    }
+    format!("{}  bytes: {input:x?}", fuzz(&input).err().unwrap_or_default())
+}
+
 /// Changes the corpus byte by byte and crosswise for `TLBSAN_FUZZ_SECONDS`, and a fixed number of times without it: what the
 /// fuzzer does, without one.
 #[test]
@@ -126,13 +147,13 @@ fn sequences_near_those_that_once_differed_agree() {
         let mut input = corpus[round % corpus.len()].1.clone();
         for _ in 0..=random(3) {
             let other = &corpus[random(corpus.len())].1;
-            let at = random(input.len() / 5) * 5;
-            input.splice(at..at, other[random(other.len() / 5) * 5..].iter().copied());
+            let at = random(input.len() / 6) * 6;
+            input.splice(at..at, other[random(other.len() / 6) * 6..].iter().copied());
             let at = random(input.len());
             input[at] = random(256) as u8;
         }
-        if let Err(text) = fuzz(&input) {
-            panic!("\n{text}");
+        if fuzz(&input).is_err() {
+            panic!("\n{}", smallest(input));
         }
         round += 1;
     }

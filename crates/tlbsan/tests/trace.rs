@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestRng, TestRunner};
 use tlbsan::trace::{Recorder, Replay, TraceError, Wrong};
 use tlbsan::{Config, Event, Hint, Model, What, World};
-use universe::{Ram, Universe, decode};
+use universe::{Ram, Setting, Universe, decode};
 
 /// Memory that has stacks and texts as well.
 struct Host<'a> {
@@ -44,9 +44,11 @@ fn record(codes: &[u64]) -> (Vec<u8>, String, u64) {
     let config = Config::default();
     let mut model = Model::new(config);
     let mut recorder = Recorder::new(Vec::new(), &config).expect("memory takes everything");
-    let mut universe = Universe::default();
+    let mut universe = Universe::new(Setting::new(codes.first().copied().unwrap_or(0)));
     let mut events = 0;
-    for step in Universe::prologue().into_iter().chain(codes.iter().flat_map(|code| decode(*code, true))) {
+    let steps = codes.iter().flat_map(|code| decode(*code, true, &universe.setting));
+    let steps: Vec<_> = universe.prologue().into_iter().chain(steps).collect();
+    for step in steps {
         universe.perform(&step, |ram, event| {
             let mut tell = |event: &Event| {
                 let mut host = Host { ram, time: event.pc };
@@ -101,7 +103,7 @@ fn sample() -> Vec<u64> {
 fn a_trace_gives_the_same_records_byte_for_byte() {
     let config = Runs { cases: 60, failure_persistence: None, ..Runs::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
-    let codes = proptest::collection::vec(0..1_u64 << 40, 1..120);
+    let codes = proptest::collection::vec(0..1_u64 << 43, 1..120);
     runner
         .run(&codes, |codes| {
             let (trace, told, _) = record(&codes);

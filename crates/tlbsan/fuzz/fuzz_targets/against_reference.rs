@@ -6,7 +6,7 @@ mod comparison;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     // Longer sequences say nothing new, and the reference is slow.
-    if bytes.len() <= 5 * 40
+    if bytes.len() <= 6 * 41
         && let Err(text) = comparison::fuzz(bytes)
     {
         panic!("\n{text}");

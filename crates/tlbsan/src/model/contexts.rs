@@ -134,9 +134,13 @@ impl Model {
     /// through them meanwhile.
     fn refill<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded) {
         let pe = now.event.pe;
-        for residue in self.residues.of_asid(next.root.space, next.asid) {
+        let (tag, ids) = match next.root.space {
+            Space::Stage2(_) => (Tag::Ipa, self.residues.of_space(next.root.space)),
+            space => (Tag::Asid(next.asid), self.residues.of_asid(space, next.asid)),
+        };
+        for residue in ids {
             let kept = self.residues.get(residue).filter(|residue| residue.what.context == id && residue.is_table());
-            if kept.is_some_and(|residue| residue.is_held(pe, Tag::Asid(next.asid))) {
+            if kept.is_some_and(|residue| residue.is_held(pe, tag)) {
                 self.refill_below(now, residue, 1 << pe);
             }
         }

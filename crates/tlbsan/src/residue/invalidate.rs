@@ -212,7 +212,7 @@ impl Residues {
     fn removes(&self, id: ResidueId, effect: &Effect, shadow: &Shadow) -> PeSet {
         let Some(residue) = self.slab.get(id) else { return 0 };
         let around = self.around(residue, effect, shadow);
-        let from = |n| residue.suffices(n, effect, around).unwrap_or(0) & residue.holders[n].pes;
+        let from = |n| residue.suffices(n, effect, around).map_or(0, |it| it.reach) & residue.holders[n].pes;
         (0..residue.holders.len()).fold(0, |set, n| set | from(n))
     }
 
@@ -249,9 +249,10 @@ impl Residues {
     /// What an operation finds around a residue.
     fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
         let above = self.above(residue, shadow);
+        let held = |pes, above: &&Residue| pes | above.pes();
         Around {
-            refillable: !above.is_empty(),
-            left_above: above.iter().any(|above| !above.is_named_by(effect)),
+            refillable: above.iter().fold(0, held),
+            left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
             in_run: stands_in_run(residue, shadow),
             ordered: self.is_ordered_from_above(residue, shadow, effect.op.scope.domain(), effect.issuer),
         }
@@ -262,7 +263,8 @@ impl Residues {
         let mut named = Named::default();
         for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
             let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
-            let around = Around { refillable, left_above: false, in_run: false, ordered: true };
+            let pes = if refillable { PeSet::MAX } else { 0 };
+            let around = Around { refillable: pes, left_above: 0, in_run: false, ordered: true };
             for n in 0..residue.holders.len() {
                 match residue.suffices(n, effect, around) {
                     Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
@@ -311,14 +313,14 @@ impl Residues {
     fn invalidate(&mut self, id: ResidueId, effect: &Effect, shadow: &Shadow, site: &Arc<Site>) -> bool {
         let Some(residue) = self.slab.get(id) else { return false };
         let around = self.around(residue, effect, shadow);
-        let refillable = around.refillable;
+        let refillable = around.refillable != 0;
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
         for index in 0..residue.holders.len() {
             let verdict = residue.suffices(index, effect, around);
-            concerned |= verdict != Err(Cause::WrongAsid);
+            concerned |= !matches!(verdict, Err(Cause::WrongAsid));
             match verdict {
-                Ok(reach) => {
+                Ok(Removal { reach, why_left }) => {
                     let holder = &mut residue.holders[index];
                     let held = holder.pes;
                     let op = effect.op;
@@ -331,10 +333,9 @@ impl Residues {
                         holder.in_flight.push(InFlight { issuer, op, reach, site });
                         started = true;
                     }
-                    if held & !reach != 0 && holder.tag != Tag::Combined {
-                        residue.note(Noted::new(site, op, Cause::LocalOnly, held & !reach, refillable));
-                    } else if held & !reach != 0 {
-                        residue.note(Noted::new(site, op, Cause::NotCompleted, held & !reach, refillable));
+                    let left = [(!effect.reach, Cause::LocalOnly), (effect.reach & !reach, why_left)];
+                    for (pes, cause) in left.into_iter().filter(|(pes, _)| held & pes != 0) {
+                        residue.note(Noted::new(site, op, cause, held & pes, refillable));
                     }
                 }
                 // Somebody else's invalidation, most likely.
@@ -438,7 +439,16 @@ impl Residues {
 
     /// Residues of an ASID.
     pub fn of_asid(&self, space: Space, asid: u16) -> Vec<ResidueId> {
-        let ids = self.by_asid.get(&(space, asid)).map_or(&[][..], |list| &list.ids);
+        self.living(self.by_asid.get(&(space, asid)))
+    }
+
+    /// Residues of a space.
+    pub fn of_space(&self, space: Space) -> Vec<ResidueId> {
+        self.living(self.by_space.get(&space))
+    }
+
+    fn living(&self, list: Option<&List>) -> Vec<ResidueId> {
+        let ids = list.map_or(&[][..], |list| &list.ids);
         ids.iter().copied().filter(|id| self.slab.get(*id).is_some()).collect()
     }
 
@@ -465,14 +475,21 @@ impl Residues {
 /// What an operation on a residue depends on beside the residue itself.
 #[derive(Clone, Copy)]
 struct Around {
-    /// Some table residue leads to it.
-    refillable: bool,
-    /// One of them is not among what the operation removes, for its ASID.
-    left_above: bool,
+    /// PEs with a table residue that leads to it.
+    refillable: PeSet,
+    /// PEs with one that is not among what the operation removes, for its ASID.
+    left_above: PeSet,
     /// Another member of its contiguous run still stands for it.
     in_run: bool,
     /// R4.
     ordered: bool,
+}
+
+/// From where an operation removes an entry.
+struct Removal {
+    reach: PeSet,
+    /// Why it stays on other PEs, though the operation reaches them.
+    why_left: Cause,
 }
 
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member. None does
@@ -511,7 +528,9 @@ impl Residue {
     }
 
     /// From which PEs the operation removes the entry as one holder has it, or why from none.
-    fn suffices(&self, holder: usize, effect: &Effect, around: Around) -> Result<PeSet, Cause> {
+    fn suffices(&self, holder: usize, effect: &Effect, around: Around) -> Result<Removal, Cause> {
+        // PEs on which it comes back through what stays, and why.
+        let (mut again, mut why_left) = (0, Cause::NotCompleted);
         let tag = self.holders[holder].tag;
         let stage2 = self.what.space.is_stage2();
         match effect.selection {
@@ -542,12 +561,14 @@ impl Residue {
                     (Some(asid), Tag::Asid(tag)) if tag == asid => {}
                     _ => return Err(Cause::WrongAsid),
                 }
-                if leaf_only && (self.is_table() || around.refillable) {
+                if leaf_only && self.is_table() {
                     return Err(Cause::LeafOnly);
                 }
-                // A global leaf goes whatever the ASID; the table entries above it do not, and it comes back through them.
-                if around.left_above && tag == Tag::Global {
-                    return Err(Cause::WrongAsid);
+                if leaf_only {
+                    (again, why_left) = (around.refillable, Cause::LeafOnly);
+                } else if tag == Tag::Global {
+                    // It goes whatever the ASID; the table entries above it do not.
+                    (again, why_left) = (around.left_above, Cause::WrongAsid);
                 }
                 if hint.misses(&self.what.geometry, self.what.level, self.is_table()) {
                     return Err(Cause::WrongTtl);
@@ -571,11 +592,14 @@ impl Residue {
         let own = |h: &&super::Holder| h.tag == Tag::Ipa;
         let whole = matches!(effect.selection, Selection::Everything | Selection::EveryVmid | Selection::BothStages(_));
         if tag == Tag::Combined && !whole {
-            let refilled = self.holders.iter().find(own).map_or(0, |h| h.pes);
-            let reach = effect.reach & !refilled;
-            return if reach & self.holders[holder].pes == 0 { Err(Cause::NotCompleted) } else { Ok(reach) };
+            again = self.holders.iter().find(own).map_or(0, |h| h.pes);
         }
-        Ok(effect.reach)
+        // Where nothing of it would go, that is why.
+        let held = self.holders[holder].pes & effect.reach;
+        if held != 0 && held & !again == 0 {
+            return Err(why_left);
+        }
+        Ok(Removal { reach: effect.reach & !again, why_left })
     }
 
     /// A DSB of `pe` completes what it can. Says whether something of `pe` is still in flight, and whether `pe` itself

@@ -175,12 +175,13 @@ impl Residue {
         self.missed.iter().filter(move |(_, help)| answers(*help)).map(|(event, _)| *event)
     }
 
-    /// Whether it is tagged with `asid`, or with none.
+    /// Whether it is tagged with `asid`, or with none; where there are no ASIDs, a number says nothing.
     pub fn concerns(&self, asid: u16) -> bool {
-        self.holders.iter().any(|holder| match holder.tag {
+        let is_meant = |holder: &Holder| match holder.tag {
             Tag::Asid(tag) => tag == asid,
             _ => true,
-        })
+        };
+        !self.what.space.has_asids() || self.holders.iter().any(is_meant)
     }
 
     /// Whether it translates some of the `size` bytes from `first`.

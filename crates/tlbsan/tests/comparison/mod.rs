@@ -11,7 +11,7 @@ use reference::{Reference, Seen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use tlbsan::{Cause, Config, Event, Kind, Model, Record, What};
-use universe::{PES, Ram, Step, Universe, decode};
+use universe::{PES, Ram, Setting, Step, Universe, decode};
 
 /// Whether the model is told of an event.
 pub type Hears = fn(&Event) -> bool;
@@ -84,13 +84,16 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Says how the two differ on a sequence, if they do.
+    /// Says how the two differ on a sequence, if they do. The first number is that of the setting.
     pub fn run(self, codes: &[u64]) -> Result<Tally, String> {
-        let mut universe = Universe::default();
+        let (setting, codes) = codes.split_first().unwrap_or((&0, &[]));
+        let mut universe = Universe::new(Setting::new(*setting));
+        let setting = universe.setting;
         let fast = Fast { model: Model::new(Config { tell_all: true, ..Config::default() }), hears: self.hears };
-        let mut both = Both { roaming: self.roaming, slow: Reference::new(PES), fast, tally: Tally::default() };
-        let prologue = Universe::prologue();
-        let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming)).collect();
+        let slow = Reference::new(PES, setting.granule);
+        let mut both = Both { roaming: self.roaming, heal: universe.heal(), slow, fast, tally: Tally::default() };
+        let prologue = universe.prologue();
+        let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming, &setting)).collect();
         for (number, step) in prologue.iter().chain(&steps).enumerate() {
             let mut outcome = Ok(false);
             universe.perform(step, |ram, event| {
@@ -99,12 +102,11 @@ impl Comparison {
                 }
             });
             if let Err(mut text) = outcome {
-                text += "  after\n";
+                let _ = writeln!(text, "  {setting:?}, after");
                 for step in prologue.iter().chain(&steps).take(number + 1).skip(prologue.len()) {
-                    let _ = writeln!(text, "    {step:?}");
+                    let _ = writeln!(text, "    {}", setting.describe(step));
                 }
-                let codes: Vec<String> = codes.iter().map(u64::to_string).collect();
-                return Err(format!("{text}  TLBSAN_SEQUENCE={}", codes.join(",")));
+                return Err(text);
             }
         }
         Ok(both.tally)
@@ -114,6 +116,7 @@ impl Comparison {
 /// Both of them, and what they have come across.
 struct Both {
     roaming: bool,
+    heal: [What; 3],
     slow: Reference,
     fast: Fast,
     tally: Tally,
@@ -125,7 +128,7 @@ impl Both {
     fn event_and_heal(&mut self, ram: &mut Ram, event: &Event) -> Result<bool, String> {
         let told = self.event(ram, event)?;
         if told {
-            for what in Universe::heal() {
+            for what in self.heal {
                 (0..PES).try_for_each(|pe| self.event(ram, &Event { pe, pc: 0, what }).map(|_| ()))?;
             }
         }
@@ -176,10 +179,10 @@ pub fn everything(_: &Event) -> bool {
     true
 }
 
-/// What a fuzzer calls: five bytes are a number, any bytes are a sequence.
+/// What a fuzzer calls: six bytes are a number, any bytes are a sequence.
 pub fn fuzz(bytes: &[u8]) -> Result<Tally, String> {
-    let code = |five: &[u8]| five.iter().fold(0, |code, byte| code << 8 | u64::from(*byte));
-    let codes: Vec<u64> = bytes.chunks(5).map(code).collect();
+    let code = |six: &[u8]| six.iter().fold(0, |code, byte| code << 8 | u64::from(*byte));
+    let codes: Vec<u64> = bytes.chunks(6).map(code).collect();
     let [stay, roam] = [false, true].map(|roaming| Comparison { roaming, hears: everything }.run(&codes));
     Ok(stay?.add(roam?))
 }

@@ -1,4 +1,45 @@
-//! The reference's own reading of descriptors (Arm ARM D8.3), and what a change asks for. 4 KiB tables.
+//! The reference's own reading of descriptors (Arm ARM D8.3), and what a change asks for. Addresses of 48 bits.
+
+/// How the tables below a root are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Format {
+    /// log2 of the page, 12, 14 or 16.
+    pub(crate) page: u32,
+    /// Bits of address that they resolve.
+    pub(crate) bits: u32,
+    pub(crate) stage2: bool,
+    /// Whether leaves may be tagged with an ASID.
+    pub(crate) has_asids: bool,
+    /// Whether hardware sets the access flag, and makes DBM mean writable.
+    pub(crate) ha: bool,
+    pub(crate) hd: bool,
+}
+
+impl Format {
+    /// The level of the root table: each resolves as many bits as a page has entries, the root what is left.
+    pub(crate) fn root_level(&self) -> i8 {
+        4 - (self.bits - self.page).div_ceil(self.page - 3) as i8
+    }
+
+    /// Bytes that an entry at `level` translates.
+    pub(crate) fn span(&self, level: i8) -> u64 {
+        1 << (self.page + (self.page - 3) * (3 - level) as u32)
+    }
+
+    /// Bytes of a table at `level`.
+    pub(crate) fn table(&self, level: i8) -> u64 {
+        if level == self.root_level() { (1 << self.bits) / self.span(level) * 8 } else { 1 << self.page }
+    }
+
+    /// Entries of a contiguous run.
+    fn run(&self, level: i8) -> u64 {
+        match (self.page, level) {
+            (12, _) => 16,
+            (14, 3) => 128,
+            _ => 32,
+        }
+    }
+}
 
 /// What a descriptor says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,17 +52,17 @@ pub(crate) enum Desc {
     },
     Leaf {
         output: u64,
-        /// AttrIndx, SH, nG, contiguous, and NS, GP, nT: all that may not change in place.
+        /// AttrIndx (MemAttr), NS, SH, nG, contiguous: all that may not change in place.
         attributes: u64,
-        /// AP[2] clear or DBM; AP[1]; PXN and UXN clear: what it permits.
+        /// What it permits: EL0 (reads), writes, execution, unguarded branches.
         permits: u64,
         /// Whether the access flag lets a TLB hold it. It is no part of the translation.
         cacheable: bool,
     },
 }
 
-/// What a change asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a change asks for; of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     /// Nothing: both say the same, or the new one permits more.
     None,
@@ -31,34 +72,31 @@ pub(crate) enum Change {
     Break,
 }
 
-/// Bytes of a page, and of a table.
-pub(crate) const PAGE: u64 = 4096;
-const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 const NG: u64 = 1 << 11;
 const WRITABLE: u64 = 1 << 7;
 const CONTIGUOUS: u64 = 1 << 52;
-/// Entries of a contiguous run.
-const RUN: u64 = 16;
-
-/// Bytes that an entry at `level` translates.
-pub(crate) fn span(level: i8) -> u64 {
-    1 << (12 + 9 * (3 - level))
-}
 
 impl Desc {
-    pub(crate) fn decode(bits: u64, level: i8) -> Self {
+    pub(crate) fn decode(bits: u64, level: i8, format: &Format) -> Self {
         let bit = |n: u32| bits >> n & 1 == 1;
+        let address = |size: u64| bits & 0xffff_ffff_ffff & !(size - 1);
         match (bit(0), bit(1), level) {
-            (true, true, ..3) => Self::Table { next: bits & ADDRESS, forbids: bits >> 59 },
-            (true, true, 3) | (true, false, 1 | 2) => {
-                let permits = (bits ^ (1 << 7 | 3 << 53)) & (1 << 6 | 1 << 7 | 3 << 53);
-                // nT is a block's; in a page's descriptor the bit belongs to the address.
-                let nt = if level < 3 { 1 << 16 } else { 0 };
+            (true, true, ..3) => {
+                Self::Table { next: address(1 << format.page), forbids: if format.stage2 { 0 } else { bits >> 59 } }
+            }
+            (true, true, 3) | (true, false, 1 | 2) if level > 1 || format.page == 12 => {
+                // At stage 1 AP[2], GP, PXN and UXN forbid; at stage 2 S2AP permits, and XN forbids.
+                let (all, forbid) = match format.stage2 {
+                    true => (3 << 6 | 3 << 53, 3 << 53),
+                    false => (3 << 6 | 1 << 50 | 3 << 53, 1 << 7 | 1 << 50 | 3 << 53),
+                };
+                let non_global = if format.has_asids { NG } else { 0 };
+                let dirty = if format.hd && bit(51) { WRITABLE } else { 0 };
                 Self::Leaf {
-                    output: bits & ADDRESS & !(span(level) - 1),
-                    attributes: bits & (7 << 2 | 1 << 5 | 3 << 8 | NG | nt | 1 << 50 | CONTIGUOUS),
-                    permits: if bit(51) { permits | WRITABLE } else { permits },
-                    cacheable: bit(10),
+                    output: address(format.span(level)),
+                    attributes: bits & (15 << 2 | 3 << 8 | non_global | CONTIGUOUS),
+                    permits: (bits ^ forbid) & all | dirty,
+                    cacheable: bit(10) || format.ha,
                 }
             }
             _ => Self::Nothing,
@@ -84,13 +122,14 @@ impl Desc {
     }
 
     /// What the entry with number `index` says of the contiguous run around it: what each number means.
-    pub(crate) fn run(self, index: u64, level: i8) -> Vec<(u64, Self)> {
-        let first = index / RUN * RUN;
+    pub(crate) fn run(self, index: u64, level: i8, format: &Format) -> Vec<(u64, Self)> {
+        let run = format.run(level);
+        let first = index / run * run;
         match self {
             Self::Leaf { output, attributes, permits, cacheable } if attributes & CONTIGUOUS != 0 => {
-                let moved = |number: u64| output.wrapping_add(number.wrapping_sub(index).wrapping_mul(span(level)));
+                let moved = |n: u64| output.wrapping_add(n.wrapping_sub(index).wrapping_mul(format.span(level)));
                 let member = |n| (n, Self::Leaf { output: moved(n), attributes, permits, cacheable });
-                (first..first + RUN).map(member).collect()
+                (first..first + run).map(member).collect()
             }
             alone => vec![(index, alone)],
         }

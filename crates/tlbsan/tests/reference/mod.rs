@@ -15,27 +15,29 @@
 //! TLBIs, it is the cause of the verdict; where there are several the rules leave it open which is named.
 
 mod decode;
+mod operations;
+mod registers;
 
-use decode::{Change, Desc, PAGE, compare, span};
+use decode::{Change, Desc, Format, compare};
+use operations::misses;
+use registers::{Registers, Space};
 use std::collections::{BTreeMap, BTreeSet};
+use tlbi::barrier::Domain;
 use tlbi::{Dsb, Op, Scope, Target};
-use tlbsan::{Cause, Event, Hint, Kind, Sysreg, What};
+use tlbsan::{Cause, Event, Hint, Kind, What};
 
 type Time = u64;
 type Pes = BTreeSet<usize>;
 
-/// Where walks begin, and how many bits of address they resolve.
+/// What operations by address name.
+const PAGE: u64 = 4096;
+
+/// Where walks begin, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Root {
+    space: Space,
     table: u64,
-    bits: u32,
-}
-
-impl Root {
-    /// The level of the root table: each resolves 9 bits, the root what is left.
-    fn level(&self) -> i8 {
-        4 - (self.bits - 12).div_ceil(9) as i8
-    }
+    format: Format,
 }
 
 /// Something a TLB or walk cache may hold.
@@ -47,12 +49,14 @@ struct Entry {
     desc: Desc,
     /// None: global.
     asid: Option<u16>,
+    /// A leaf of stage 2 as part of an entry that some leaf of stage 1 was combined with.
+    combined: bool,
     root: Root,
 }
 
 impl Entry {
     fn size(&self) -> u64 {
-        span(self.level)
+        self.root.format.span(self.level)
     }
 
     fn covers(&self, va: u64) -> bool {
@@ -67,7 +71,7 @@ impl Entry {
     /// The bytes of physical memory that it leads to.
     fn target(&self) -> (u64, u64) {
         match self.desc {
-            Desc::Table { next, .. } => (next, PAGE),
+            Desc::Table { next, .. } => (next, self.root.format.table(self.level + 1)),
             Desc::Leaf { output, .. } => (output, self.size()),
             Desc::Nothing => (0, 0),
         }
@@ -80,17 +84,27 @@ impl Entry {
 }
 
 /// What a slot held before a store that walkers may not have seen yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Unseen {
     slot: u64,
     old: u64,
+    /// Whether a walk came there.
+    was_linked: bool,
     /// The writer, and whoever has read the slot since: a DSB of theirs publishes the store.
     knowers: Pes,
-    /// PEs whose own walker sees the store, thanks to a DSB that reaches no further.
-    published: Pes,
-    /// PEs that have executed a DSB since, for themselves or for all: their next TLBI shows that they were handed the store.
-    waited: Pes,
-    waited_for_all: Pes,
+    /// PEs that have executed a DSB since, and how far it reached: their next TLBI shows that they were handed the store.
+    waited: BTreeMap<usize, Domain>,
+    /// How far the store can be seen, and the PEs whose own walker sees it.
+    reach: Domain,
+    own: Pes,
+}
+
+impl Unseen {
+    /// Whether the walker of `pe` may miss the store; or, for an operation that reaches further than its PE, that of any PE there.
+    fn is_hidden(&self, pe: usize, domain: Domain) -> bool {
+        let own = domain == Domain::NonShareable && self.own.contains(&pe);
+        !own && self.reach < domain.max(Domain::InnerShareable)
+    }
 }
 
 /// A TLBI that was executed.
@@ -99,15 +113,34 @@ struct Executed {
     at: Time,
     pe: usize,
     op: Op,
+    /// As they were.
+    registers: Registers,
+    /// What PEs held that a store had removed which was not ordered.
+    unordered: BTreeSet<(usize, Entry)>,
     completed: bool,
+}
+
+impl Executed {
+    /// Whether it removes `e`.
+    fn removes(&self, e: &Entry) -> bool {
+        self.registers.names(&self.op, e.root.space, e.combined) && misses(&self.op, e).is_empty()
+    }
+
+    /// Whether `e` is a combined entry that could be made again, from the entry of stage 2 that stayed.
+    fn leaves_what_makes(&self, e: &Entry, held: &BTreeMap<Entry, Time>) -> bool {
+        let own = Entry { combined: false, ..*e };
+        e.combined && !self.removes(&own) && held.get(&own) >= Some(&self.at)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Pe {
-    written: BTreeMap<Sysreg, u64>,
-    effective: BTreeMap<Sysreg, u64>,
+    written: Registers,
+    effective: Registers,
     /// What it may hold, and when it could last have fetched that.
     cached: BTreeMap<Entry, Time>,
+    /// When it last held what it has ever held.
+    held: BTreeMap<Entry, Time>,
 }
 
 impl Pe {
@@ -115,26 +148,6 @@ impl Pe {
     fn caches(&mut self, e: Entry, time: Time) {
         let known = self.cached.entry(e).or_insert(time);
         *known = time.max(*known);
-    }
-
-    /// Where walks begin, as if a table entry of the whole half led there. 4 KiB granule, ASIDs of 16 bits.
-    fn roots(&self) -> Vec<Entry> {
-        let register = |name| self.effective.get(&name).copied().unwrap_or(0);
-        let tcr = register(Sysreg::TcrEl1);
-        let ttbr = [Sysreg::Ttbr0El1, Sysreg::Ttbr1El1].map(register);
-        let asid = Some((ttbr[(tcr >> 22 & 1) as usize] >> 48) as u16);
-        let half = |half: usize| {
-            // T0SZ and EPD0, or T1SZ and EPD1.
-            let (bits, disabled) = (64 - (tcr >> (16 * half) & 0x3f) as u32, tcr >> (7 + 16 * half) & 1 == 1);
-            if register(Sysreg::SctlrEl1) & 1 == 0 || disabled || !(25..=48).contains(&bits) {
-                return None;
-            }
-            let root = Root { table: ttbr[half] & 0x0000_ffff_ffff_fffe, bits };
-            let desc = Desc::Table { next: root.table, forbids: 0 };
-            let va = if half == 0 { 0 } else { u64::MAX << bits };
-            Some(Entry { level: root.level() - 1, va, slot: 0, desc, asid, root })
-        };
-        [0, 1].into_iter().filter_map(half).collect()
     }
 }
 
@@ -151,9 +164,11 @@ pub(crate) struct Seen {
 }
 
 /// The reference.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reference {
     now: Time,
+    /// log2 of the page.
+    granule: u32,
     memory: BTreeMap<u64, u64>,
     /// The slot that is being stored to, and its old value.
     replaced: Option<(u64, u64)>,
@@ -169,9 +184,20 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// `pes` PEs with their MMUs off, memory all zero.
-    pub(crate) fn new(pes: usize) -> Self {
-        Self { pes: vec![Pe::default(); pes], ..Self::default() }
+    /// `pes` PEs with their MMUs off, memory all zero, pages of `1 << granule` bytes.
+    pub(crate) fn new(pes: usize, granule: u32) -> Self {
+        Self {
+            now: 0,
+            granule,
+            memory: BTreeMap::new(),
+            replaced: None,
+            pes: vec![Pe::default(); pes],
+            roots: BTreeSet::new(),
+            unseen: Vec::new(),
+            executed: Vec::new(),
+            stale: BTreeMap::new(),
+            zeroed: BTreeMap::new(),
+        }
     }
 
     /// Handles an event; `memory` reads the 8 bytes at an address.
@@ -193,24 +219,21 @@ impl Reference {
                 }
             }
             What::Tlbi(op) => {
-                self.publish(pe, |store| (store.waited.contains(&pe), store.waited_for_all.contains(&pe)));
-                self.executed.push(Executed { at: self.now, pe, op, completed: false });
-                if op.scope != Scope::Local {
-                    // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
-                    let unseen = self.unseen.clone();
-                    self.unseen.iter_mut().for_each(|u| u.published.clear());
-                    self.fetch();
-                    self.unseen = unseen;
-                }
+                self.publish(pe, |store| store.waited.get(&pe).copied());
+                let registers = self.pes[pe].effective.clone();
+                let unordered = self.unordered(op.scope.domain());
+                self.executed.push(Executed { at: self.now, pe, op, registers, unordered, completed: false });
+                // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
+                self.fetch(op.scope.domain());
             }
             What::Dsb(dsb) => self.dsb(pe, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => {
                 let pe = &mut self.pes[pe];
                 pe.effective = pe.written.clone();
-                self.roots.extend(pe.roots().iter().map(|root| root.root));
+                self.roots.extend(pe.effective.roots(self.granule).iter().map(|root| root.root));
             }
             What::Sysreg(register, value) => {
-                self.pes[pe].written.insert(register, value);
+                self.pes[pe].written.0.insert(register, value);
             }
             What::Hint(Hint::FlushClaimed { start, size, asid }) => {
                 let meant = |e: &Entry| {
@@ -231,7 +254,7 @@ impl Reference {
 
     /// Fetches whatever can be fetched, and notes what is stale.
     fn settle(&mut self) {
-        self.fetch();
+        self.fetch(Domain::NonShareable);
         // What the tables say again, if from another place, is as good as read from there.
         for pe in 0..self.pes.len() {
             for (e, time) in self.pes[pe].cached.clone() {
@@ -243,7 +266,11 @@ impl Reference {
             }
         }
         let linked = self.linked();
-        self.zeroed.retain(|slot, _| !linked.contains(&page(*slot)));
+        for pe in &mut self.pes {
+            pe.held.extend(pe.cached.keys().map(|e| (*e, self.now)));
+        }
+        let granule = self.granule;
+        self.zeroed.retain(|slot, _| !linked.contains(&(slot >> granule << granule)));
         let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_gone(e)).collect();
         self.stale.retain(|e, _| stale.contains(e));
         for e in stale {
@@ -252,24 +279,21 @@ impl Reference {
     }
 
     /// Every walker fetches all it can reach: from its roots, and from the table entries it holds.
-    fn fetch(&mut self) {
+    ///
+    /// What they may not have seen yet is what no DSB has published as far as `domain`.
+    fn fetch(&mut self, domain: Domain) {
         for pe in 0..self.pes.len() {
-            let roots = self.pes[pe].roots();
+            let roots = self.pes[pe].effective.roots(self.granule);
             loop {
                 let mut found = Vec::new();
                 for root in &roots {
-                    found.extend(self.read_table(pe, root, root.asid, self.now));
+                    found.extend(self.read_table(pe, root, root.asid, self.now, domain));
                 }
                 for (&e, &time) in &self.pes[pe].cached {
-                    let tagged =
-                        |it: &&Entry| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid);
-                    let Some(root) = roots.iter().find(tagged) else { continue };
-                    found.extend(self.read_table(pe, &e, root.asid, time));
-                    // R4 asks for an ordered store to the entry's own slot, if that is what removed it, whatever leads there.
-                    let says = |value| Desc::decode(value, e.level) == e.desc;
-                    let unseen = |u: &Unseen| u.slot == e.slot && says(u.old) && !u.published.contains(&pe);
-                    if !says(self.value(e.slot)) && self.unseen.iter().any(unseen) {
-                        found.push((e, self.now));
+                    let Some(root) = walked(&roots, &e) else { continue };
+                    found.extend(self.read_table(pe, &e, root.asid, time, domain));
+                    if e.root.format.stage2 && e.next().is_none() && !e.combined {
+                        found.push((Entry { combined: true, ..e }, time));
                     }
                 }
                 let before = self.pes[pe].cached.clone();
@@ -281,22 +305,47 @@ impl Reference {
         }
     }
 
+    /// What each PE holds and has seen in the tables when it was removed by a store that it may not have seen yet. R4 asks for the
+    /// order of that store, whatever leads to its slot by now.
+    fn unordered(&self, domain: Domain) -> BTreeSet<(usize, Entry)> {
+        let removed_by = |pe, e: &Entry, store: &Unseen| {
+            let says = |value| Desc::decode(value, e.level, &e.root.format) == e.desc;
+            let here = store.was_linked && store.slot == e.slot && store.is_hidden(pe, domain);
+            here && says(store.old) && !says(self.value(e.slot))
+        };
+        let of = |(pe, it): (usize, &Pe)| {
+            let roots = it.effective.roots(self.granule);
+            let held = it.cached.keys().filter(|e| !e.combined && walked(&roots, e).is_some());
+            let removed = held.filter(|e| self.unseen.iter().any(|store| removed_by(pe, e, store)));
+            removed.map(|e| (pe, *e)).collect::<Vec<_>>()
+        };
+        self.pes.iter().enumerate().flat_map(of).collect()
+    }
+
     /// What the walker of `pe` may fetch through a table entry, no younger than `time`.
-    fn read_table(&self, pe: usize, above: &Entry, asid: Option<u16>, time: Time) -> Vec<(Entry, Time)> {
+    fn read_table(
+        &self,
+        pe: usize,
+        above: &Entry,
+        asid: Option<u16>,
+        time: Time,
+        domain: Domain,
+    ) -> Vec<(Entry, Time)> {
         let (Some(table), level, mut found) = (above.next(), above.level + 1, Vec::new()) else { return Vec::new() };
-        let slots = table..table + PAGE;
+        let format = &above.root.format;
+        let slots = table..table + format.table(level);
         let values = self.memory.range(slots.clone()).map(|(slot, value)| (*slot, *value, true));
-        let visible = self.unseen.iter().filter(|u| slots.contains(&u.slot) && !u.published.contains(&pe));
+        let visible = self.unseen.iter().filter(|u| slots.contains(&u.slot) && u.is_hidden(pe, domain));
         for (slot, value, current) in values.chain(visible.map(|u| (u.slot, u.old, false))) {
-            let desc = Desc::decode(value, level);
+            let desc = Desc::decode(value, level, format);
             if !desc.is_cacheable() {
                 continue;
             }
             let asid = asid.filter(|_| !desc.is_global());
             let own = (slot - table) / 8;
-            for (index, desc) in desc.run(own, level) {
-                let va = above.va.wrapping_add(index * span(level));
-                let e = Entry { level, va, slot: table + 8 * index, desc, asid, root: above.root };
+            for (index, desc) in desc.run(own, level, format) {
+                let va = above.va.wrapping_add(index * format.span(level));
+                let e = Entry { level, va, slot: table + 8 * index, desc, asid, combined: false, root: above.root };
                 // An old value is fetched again by those that hold it, but not by a walker that comes anew; and so is what another
                 // member of its run says of a slot: a run may be written entry by entry.
                 let anew = current && index == own;
@@ -308,21 +357,27 @@ impl Reference {
         found
     }
 
+    /// The table that a slot lies in.
+    fn table(&self, slot: u64) -> u64 {
+        slot >> self.granule << self.granule
+    }
+
     fn value(&self, slot: u64) -> u64 {
         self.memory.get(&slot).copied().unwrap_or(0)
     }
 
     /// What the tables say now for the span of `e`, and where: the leaf above it, or whatever stands at its level.
     fn meaning(&self, e: &Entry) -> (i8, u64, Desc) {
-        let (mut table, mut first) = (e.root.table, e.va & u64::MAX << e.root.bits);
-        for level in e.root.level()..=e.level {
-            let index = (e.va - first) / span(level);
+        let format = &e.root.format;
+        let (mut table, mut first) = (e.root.table, e.va & u64::MAX << format.bits);
+        for level in format.root_level()..=e.level {
+            let index = (e.va - first) / format.span(level);
             let slot = table + 8 * index;
-            match Desc::decode(self.value(slot), level) {
+            match Desc::decode(self.value(slot), level, format) {
                 Desc::Table { next, .. } if level < e.level => table = next,
                 found => return (level, slot, found),
             }
-            first += index * span(level);
+            first += index * format.span(level);
         }
         (e.level, 0, Desc::Nothing)
     }
@@ -365,10 +420,11 @@ impl Reference {
         let mut linked = BTreeSet::new();
         for root in &self.roots {
             let mut tables = BTreeSet::from([root.table]);
-            for level in root.level()..=3 {
+            for level in root.format.root_level()..=3 {
                 linked.extend(&tables);
-                let values = tables.iter().flat_map(|table| self.memory.range(*table..*table + PAGE));
-                tables = values.filter_map(|(_, value)| Desc::decode(*value, level).next()).collect();
+                let slots = |table: &u64| *table..*table + root.format.table(level);
+                let values = tables.iter().flat_map(|table| self.memory.range(slots(table)));
+                tables = values.filter_map(|(_, value)| Desc::decode(*value, level, &root.format).next()).collect();
             }
         }
         linked
@@ -379,8 +435,11 @@ impl Reference {
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
-        if linked.contains(&page(slot)) || self.held().any(|e| e.slot == slot || e.next() == Some(page(slot))) {
-            self.unseen.push(Unseen { slot, old, knowers: [pe].into(), ..Unseen::default() });
+        let table = self.table(slot);
+        let was_linked = linked.contains(&table);
+        if was_linked || self.held().any(|e| e.slot == slot || e.next() == Some(table)) {
+            let (knowers, waited, own) = ([pe].into(), BTreeMap::new(), Pes::new());
+            self.unseen.push(Unseen { slot, old, was_linked, knowers, waited, reach: Domain::NonShareable, own });
         }
         if value == 0 {
             self.zeroed.insert(slot, self.now);
@@ -390,7 +449,8 @@ impl Reference {
         let new_tables = &self.linked() - &linked;
         let verdicts = self.judge(|all, e| {
             let breaks = all.difference(e) == Change::Break;
-            let becomes_table = || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, PAGE), e.target()));
+            let becomes_table =
+                || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, 1 << self.granule), e.target()));
             if breaks && fresh.contains(e) {
                 Some(Kind::LiveChange)
             } else if all.is_stale(e) && becomes_table() || all.reuses(e, slot, old, value) {
@@ -407,15 +467,15 @@ impl Reference {
     fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
         let (Some(since), Some(table)) = (self.stale.get(e), e.next()) else { return false };
         let (level, _, there) = self.meaning(e);
-        if (level, there.next()) == (e.level, Some(table)) || table != page(slot) {
+        if (level, there.next()) == (e.level, Some(table)) || table != self.table(slot) {
             return false;
         }
         if self.linked().contains(&table) {
             // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
-            let aged = |value| Desc::decode(value | 1 << 10, e.level + 1);
+            let aged = |value| Desc::decode(value | 1 << 10, e.level + 1, &e.root.format);
             return value & 1 == 1 && aged(old) != aged(value);
         }
-        let cleared = || (table..table + PAGE).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
+        let cleared = || (table..table + e.target().1).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
         value & 1 == 1 && value != old || cleared()
     }
 
@@ -442,7 +502,7 @@ impl Reference {
 
     /// Whether a walk through table entry `e` could fetch `child`.
     fn leads_to(&self, e: &Entry, child: &Entry) -> bool {
-        e.next() == Some(page(child.slot))
+        e.next() == Some(self.table(child.slot))
             && e.level + 1 == child.level
             && e.covers(child.va)
             && e.root == child.root
@@ -452,47 +512,53 @@ impl Reference {
     /// Whether the slot that `e` was read from holds it still; for the slot of the store at hand, until then.
     fn holds_now(&self, e: &Entry) -> bool {
         let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
-        let desc = Desc::decode(replaced.unwrap_or_else(|| self.value(e.slot)), e.level);
+        let desc = Desc::decode(replaced.unwrap_or_else(|| self.value(e.slot)), e.level, &e.root.format);
         desc.is_cacheable() && self.compare(e, &desc) == Change::None
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
-        let [own, all] = [Scope::Local, Scope::Inner].map(|scope| dsb.publishes_stores(scope.domain()));
-        self.publish(pe, |store| (own && store.knowers.contains(&pe), all && store.knowers.contains(&pe)));
-        for store in &mut self.unseen {
-            store.waited.extend(own.then_some(pe));
-            store.waited_for_all.extend(all.then_some(pe));
+        if dsb.covers_stores() {
+            self.publish(pe, |store| store.knowers.contains(&pe).then_some(dsb.domain()));
+            for store in &mut self.unseen {
+                let waited = store.waited.entry(pe).or_insert(dsb.domain());
+                *waited = dsb.domain().max(*waited);
+            }
         }
         for i in 0..self.executed.len() {
-            let Executed { at, pe: issuer, op, completed } = self.executed[i];
-            if issuer == pe && !completed && dsb.completes_tlbi(op.scope.domain()) {
+            let executed = self.executed[i].clone();
+            let domain = executed.op.scope.domain();
+            let enough = if executed.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
+            if executed.pe == pe && !executed.completed && enough {
                 self.executed[i].completed = true;
                 for (target, it) in self.pes.iter_mut().enumerate() {
-                    if op.scope == Scope::Inner || target == pe {
-                        it.cached.retain(|e, fetched| *fetched >= at || !misses(&op, e).is_empty());
+                    if executed.op.scope != Scope::Local || target == pe {
+                        let Pe { cached, held, .. } = it;
+                        cached.retain(|e, fetched| {
+                            *fetched >= executed.at
+                                || !executed.removes(e)
+                                || executed.unordered.contains(&(target, *e))
+                                || executed.leaves_what_makes(e, held)
+                        });
                     }
                 }
                 // The next TLBI may have been performed long after this one.
-                self.fetch();
+                self.fetch(Domain::NonShareable);
             }
         }
     }
 
-    /// What is visible to the walker of `pe`, and to all, by what `which` says; so is every earlier store to the same slot.
-    fn publish(&mut self, pe: usize, which: impl Fn(&Unseen) -> (bool, bool)) {
-        let unseen = std::mem::take(&mut self.unseen);
-        for (i, mut store) in unseen.iter().cloned().enumerate() {
-            let visible = |to: fn((bool, bool)) -> bool| {
-                unseen[i..].iter().any(|later| later.slot == store.slot && to(which(later)))
+    /// What is visible to the walker of `pe`, or further, by what `which` says; so is every earlier store to the same slot.
+    fn publish(&mut self, pe: usize, which: impl Fn(&Unseen) -> Option<Domain>) {
+        for i in 0..self.unseen.len() {
+            let (store, later) = (&self.unseen[i], &self.unseen[i..]);
+            let Some(domain) = later.iter().filter(|it| it.slot == store.slot).filter_map(&which).max() else {
+                continue;
             };
-            let (own, all) = (visible(|it| it.0), visible(|it| it.1));
-            if own {
-                store.published.insert(pe);
-            }
-            if !all {
-                self.unseen.push(store);
-            }
+            self.unseen[i].own.insert(pe);
+            self.unseen[i].reach = domain.max(self.unseen[i].reach);
         }
+        // No operation wants more.
+        self.unseen.retain(|store| store.reach < Domain::OuterShareable);
     }
 
     /// Why the stale `e` is still there on `pes`, if there is one reason only.
@@ -504,53 +570,46 @@ impl Reference {
         let youngest = pes.iter().filter_map(|pe| self.pes[*pe].cached.get(e)).max();
         let above: Vec<Entry> = self.held().filter(|it| self.stale.contains_key(it) && self.leads_to(it, e)).collect();
         let mut causes = BTreeSet::new();
-        for Executed { at, pe, op, completed } in self.executed.iter().filter(|tlbi| tlbi.at > since) {
+        let for_it = |it: &&Executed| it.registers.names(&it.op, e.root.space, e.combined);
+        for executed in self.executed.iter().filter(|it| it.at > since).filter(for_it) {
+            let Executed { at, pe, op, completed, .. } = executed;
             let mut all = misses(op, e);
             let mut also = |yes: bool, cause| all.extend(yes.then_some(cause));
             // It may be fetched again through a table entry that the operation leaves.
-            let leaf_only = matches!(op.target, Target::Va { leaf_only: true, .. });
+            let leaf_only = match op.target {
+                Target::Va { leaf_only, .. } | Target::VaRange { leaf_only, .. } => leaf_only,
+                Target::Ipa { leaf_only, .. } | Target::IpaRange { leaf_only, .. } => leaf_only,
+                _ => false,
+            };
             let left = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
             also(above.iter().any(|it| !misses(op, it).is_empty()), left);
             also(op.scope == Scope::Local && pes.iter().any(|it| it != pe), Cause::LocalOnly);
-            also(youngest >= Some(at), Cause::NotOrdered);
-            also(!completed, Cause::NotCompleted);
+            let unordered = || pes.iter().any(|pe| executed.unordered.contains(&(*pe, *e)));
+            also(youngest >= Some(at) || unordered(), Cause::NotOrdered);
+            let remade = pes.iter().any(|pe| executed.leaves_what_makes(e, &self.pes[*pe].held));
+            also(!completed || remade, Cause::NotCompleted);
             causes.extend(if all.is_empty() { vec![left] } else { all });
         }
-        // Whether a TLBI for something else was meant for this is anybody's guess, and so is what a run's other members did.
+        // Whether a TLBI for something else was meant for this is anybody's guess, and so is what a run's other members did, or
+        // what is combined with it.
         let other = |cause| matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
+        let for_half = |it: &Executed| !for_it(&it) && it.registers.names(&it.op, e.root.space, !e.combined);
+        if self.executed.iter().any(|it| it.at > since && for_half(it)) {
+            return None;
+        }
         match causes.pop_first() {
             None => Some(Cause::NoInvalidation),
-            Some(cause) => (causes.is_empty() && !other(cause) && e.desc.run(0, e.level).len() == 1).then_some(cause),
+            Some(cause) => (causes.is_empty() && !other(cause) && e.desc.run(0, e.level, &e.root.format).len() == 1)
+                .then_some(cause),
         }
     }
 }
 
-/// The table that a slot lies in.
-fn page(slot: u64) -> u64 {
-    slot & !(PAGE - 1)
+/// The root through which `e` is walked, if it is.
+fn walked<'a>(roots: &'a [Entry], e: &Entry) -> Option<&'a Entry> {
+    roots.iter().find(|it| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid))
 }
 
 fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {
     a < b.saturating_add(b_size) && b < a.saturating_add(a_size)
-}
-
-/// Why `op` does not remove `e` where it is executed.
-fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let mut unless = |good: bool, cause| causes.extend((!good).then_some(cause));
-    match op.target {
-        Target::Asid(_) if e.asid.is_none() => unless(false, Cause::GlobalSurvives),
-        Target::Asid(asid) => unless(e.asid == Some(asid.number()), Cause::WrongAsid),
-        Target::Va { va, asid, leaf_only, ttl } => {
-            unless(e.covers(va.align_down(PAGE).bits()), Cause::WrongRange);
-            unless(e.asid.is_none_or(|it| asid.is_none_or(|asid| it == asid.number())), Cause::WrongAsid);
-            // TTL is granule (1: 4 KiB, 0: no hint) and level of the leaf; a table is above that.
-            let named =
-                if e.next().is_some() { |leaf, level| leaf > level } else { |leaf: i8, level: i8| leaf == level };
-            unless(ttl >> 2 == 0 || ttl >> 2 == 1 && named((ttl & 3) as i8, e.level), Cause::WrongTtl);
-            unless(!leaf_only || e.next().is_none(), Cause::LeafOnly);
-        }
-        _ => {}
-    }
-    causes
 }

@@ -1,0 +1,218 @@
+//! Steps from numbers.
+
+use super::setting::{KERNEL, LOWER_TABLES, ROOTS, Regime, Setting, TABLES, UPPER_TABLES};
+use super::{Act, Step};
+use tlbi::op::Pages;
+use tlbi::{Asid, Dsb, Granule, Ipa, Level, Op, Scope, Target, VirtAddr};
+use tlbsan::Hint;
+
+/// Takes a number apart, digit by digit, the least significant first.
+struct Digits(u64);
+
+impl Digits {
+    fn below(&mut self, n: u64) -> u64 {
+        let digit = self.0 % n;
+        self.0 /= n;
+        digit
+    }
+
+    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// Which form an operation has.
+#[derive(Clone, Copy)]
+struct Form {
+    range: bool,
+    nxs: bool,
+    outer: bool,
+}
+
+/// The steps that `code` stands for; without `roaming`, PEs stay in their address spaces. Small codes for simple things, so that
+/// shrinking simplifies.
+pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
+    let mut d = Digits(code);
+    let form = d.one_of(&[
+        (false, false, false),
+        (false, false, false),
+        (false, false, false),
+        (false, false, false),
+        (true, false, false),
+        (false, true, false),
+        (false, false, true),
+        (true, true, false),
+    ]);
+    let form = Form { range: form.0, nxs: form.1, outer: form.2 };
+    let what = d.below(32);
+    let what = if !roaming && (22..=27).contains(&what) { what - 22 } else { what };
+    let pe = d.one_of(&[0, 0, 0, 1, 1, 2]);
+    let acts = match what {
+        0..=7 => {
+            let slot = slot(&mut d, setting);
+            vec![Act::Store { slot, value: value(&mut d, slot, setting) }]
+        }
+        8..=10 => vec![Act::Store { slot: slot(&mut d, setting), value: 0 }],
+        11..=13 => {
+            let before = d.one_of(&[Dsb::Ishst, Dsb::Ishst, Dsb::Ish, Dsb::Nshst]);
+            let op = op(&mut d, form, setting);
+            let after = d.one_of(&[Dsb::Ish, Dsb::Ish, Dsb::Ish, Dsb::Nsh]);
+            let [before, after] = [before, after].map(|dsb| wider(dsb, form));
+            vec![Act::Dsb(before), Act::Tlbi(op), Act::Dsb(after)]
+        }
+        14..=16 => vec![Act::Tlbi(op(&mut d, form, setting))],
+        17..=19 => {
+            let dsb = d.one_of(&[Dsb::Ish, Dsb::Ishst, Dsb::Nsh, Dsb::Nshst, Dsb::Ishld, Dsb::Sy]);
+            vec![Act::Dsb(wider(dsb, form))]
+        }
+        20 | 21 => vec![Act::Load { slot: slot(&mut d, setting) }],
+        22..=24 if setting.has_spaces() => {
+            let space = d.one_of(&[1, 2, 0]);
+            vec![Act::Space(space), if d.below(4) == 0 { Act::Eret } else { Act::Isb }]
+        }
+        25 if setting.has_spaces() => vec![Act::Space(d.one_of(&[1, 2, 0]))],
+        26 => vec![Act::Isb],
+        22..=27 => vec![Act::Mmu { on: d.below(3) != 0 }, Act::Isb],
+        28 if setting.granule == 12 => {
+            vec![Act::Clear { page: setting.table(d.one_of(&TABLES)), zva: d.below(2) == 0 }]
+        }
+        28 | 29 => {
+            let slot = slot(&mut d, setting);
+            [0, value(&mut d, slot, setting)].map(|value| Act::Store { slot, value }).to_vec()
+        }
+        30 => {
+            let start = va(&mut d, setting);
+            let size = d.one_of(&[1 << setting.granule, 1 << setting.shift(2), 1 << setting.shift(1), u64::MAX]);
+            vec![Act::Hint(Hint::FlushClaimed { start, size, asid: d.one_of(&[1, 2, 0]) })]
+        }
+        _ => {
+            let pa = match d.below(2) {
+                0 => setting.table(d.one_of(&TABLES)),
+                _ => setting.frame(d.one_of(&[1, 2, 3])),
+            };
+            let size = d.one_of(&[1 << setting.granule, 1 << setting.shift(2)]);
+            vec![Act::Hint(Hint::FrameFreed { pa, size })]
+        }
+    };
+    acts.into_iter().map(|act| Step { pe, act }).collect()
+}
+
+fn slot(d: &mut Digits, setting: &Setting) -> u64 {
+    let table = match d.below(10) {
+        0..=3 => d.one_of(&LOWER_TABLES),
+        4..=6 => d.one_of(&UPPER_TABLES),
+        _ => d.one_of(&[ROOTS[1], ROOTS[1], ROOTS[2], KERNEL]),
+    };
+    setting.table(table) + 8 * d.one_of(&[0, 0, 1, 2])
+}
+
+/// A value for the slot: of the right level for its table, since the model follows a page at one level.
+fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
+    // nG for all but some.
+    let leaf = setting.leaf() & !(1 << 11) | d.one_of(&[1 << 11, 1 << 11, 0]);
+    let table = slot >> setting.granule;
+    let (links, blocks): (&[u64], bool) = match table {
+        _ if LOWER_TABLES.contains(&table) => (&[], false),
+        _ if UPPER_TABLES.contains(&table) => (&LOWER_TABLES, true),
+        _ => (&UPPER_TABLES, true),
+    };
+    match d.below(8) {
+        7 => d.one_of(&[0, 0x7000]),
+        0..=4 if !links.is_empty() => setting.table(d.one_of(links)) | 3 | d.one_of(&[0, 0, 0, 0, 1 << 61, 1 << 55]),
+        // A frame in which no table lies; what is larger than 2 MiB is never read-only, because the model compares the contents
+        // of that much at most.
+        _ if links == UPPER_TABLES => setting.frame(d.one_of(&[1, 2, 3])) << (setting.granule - 3) | (leaf & !2),
+        _ if blocks => {
+            let read_only = d.one_of(&[0, 0, 0, 1 << 7]);
+            let frame = setting.frame(d.one_of(&[1, 2, 3]));
+            frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
+        }
+        _ => {
+            let page = 1 << setting.granule;
+            let output = d.one_of(&[setting.frame(1), setting.frame(1) + page, setting.frame(2)]);
+            output | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
+        }
+    }
+}
+
+fn va(d: &mut Digits, setting: &Setting) -> u64 {
+    let upper = d.one_of(&[false, false, false, true]) && setting.has_halves();
+    let indices = [1, 2, 3].map(|level| d.one_of(&[0, 0, 1, 2]) << setting.shift(level));
+    indices.iter().sum::<u64>() | if upper { u64::MAX << setting.bits() } else { 0 }
+}
+
+fn op(d: &mut Digits, form: Form, setting: &Setting) -> Op {
+    let scope = match d.below(4) {
+        0 => Scope::Local,
+        _ if form.outer => Scope::Outer,
+        _ => Scope::Inner,
+    };
+    let asid = Asid::new(d.one_of(&[1, 1, 2, 0]));
+    let kind = d.below(10);
+    let target = match (kind, setting.regime) {
+        (0, Regime::Guest) => Target::AllStages,
+        (0, _) | (1 | 2, Regime::El2) => Target::All,
+        (1, Regime::Guest) => Target::All,
+        (2, Regime::Guest) => Target::AllVmids,
+        (1 | 2, _) => Target::Asid(asid),
+        _ => {
+            let va = va(d, setting);
+            let level = d.one_of(&[0, 0, 0, 0, 3, 2, 4]);
+            let asid = (kind != 3).then_some(asid);
+            let intermediate = setting.regime == Regime::Guest && kind != 9;
+            by_address(va, asid, kind.is_multiple_of(2), level, form.range, intermediate, setting)
+        }
+    };
+    // A host's own operations may have either name.
+    let el2 = setting.regime == Regime::El2 || setting.regime == Regime::Host && form.nxs;
+    let regime = if el2 { tlbi::Regime::El2 } else { tlbi::Regime::El10 };
+    let op = Op { nxs: form.nxs, ..Op::new(regime, scope, target) };
+    // As an instruction says it.
+    op.mnemonic().decode(op.operand())
+}
+
+/// `level` is a hint, 0 for none and 4 for one that says nothing.
+fn by_address(
+    va: u64,
+    asid: Option<Asid>,
+    leaf_only: bool,
+    level: u8,
+    range: bool,
+    intermediate: bool,
+    setting: &Setting,
+) -> Target {
+    let tg = (setting.granule as u8 - 12) / 2;
+    let ttl = match level {
+        0 => 0,
+        4 => 3,
+        level => (tg + 1) << 2 | level,
+    };
+    if !range {
+        return match intermediate {
+            true => Target::Ipa { ipa: Ipa::new(va), non_secure: false, leaf_only, ttl },
+            false => Target::Va { va: VirtAddr::new(va), asid, leaf_only, ttl },
+        };
+    }
+    let granule = [Granule::K4, Granule::K16, Granule::K64][usize::from(tg)];
+    let count = [2, 4, 64][usize::from(level % 3)];
+    let pages = Pages::new(granule, false, va, count).expect("such a range");
+    let pages = match Level::from_number(level as i8) {
+        Some(level) if level.number() < 4 && level.number() > 0 => pages.hint(level),
+        _ => pages,
+    };
+    match intermediate {
+        true => Target::IpaRange { pages, non_secure: false, leaf_only },
+        false => Target::VaRange { pages, asid, leaf_only },
+    }
+}
+
+/// With an outer shareable operation barriers of that domain; with an nXS form those that wait for no more than it.
+fn wider(dsb: Dsb, form: Form) -> Dsb {
+    match (dsb, form.outer, form.nxs) {
+        (Dsb::Ish, true, _) => Dsb::Osh,
+        (Dsb::Ishst, true, _) => Dsb::Oshst,
+        (Dsb::Ish, _, true) => Dsb::IshNxs,
+        (Dsb::Nsh, _, true) => Dsb::NshNxs,
+        _ => dsb,
+    }
+}
