@@ -115,7 +115,7 @@ struct Executed {
     op: Op,
     /// As they were.
     registers: Registers,
-    /// What PEs held that a store had removed which was not ordered.
+    /// What PEs could still fetch when it was executed, for want of order.
     unordered: BTreeSet<(usize, Entry)>,
     completed: bool,
 }
@@ -223,8 +223,6 @@ impl Reference {
                 let registers = self.pes[pe].effective.clone();
                 let unordered = self.unordered(op.scope.domain());
                 self.executed.push(Executed { at: self.now, pe, op, registers, unordered, completed: false });
-                // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
-                self.fetch(op.scope.domain());
             }
             What::Dsb(dsb) => self.dsb(pe, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => {
@@ -307,7 +305,15 @@ impl Reference {
 
     /// What each PE holds and has seen in the tables when it was removed by a store that it may not have seen yet. R4 asks for the
     /// order of that store, whatever leads to its slot by now.
-    fn unordered(&self, domain: Domain) -> BTreeSet<(usize, Entry)> {
+    fn unordered(&mut self, domain: Domain) -> BTreeSet<(usize, Entry)> {
+        // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
+        let before = self.pes.clone();
+        self.fetch(domain);
+        let mut all = BTreeSet::new();
+        for (pe, it) in self.pes.iter().enumerate() {
+            all.extend(it.cached.iter().filter(|(_, time)| **time == self.now).map(|(e, _)| (pe, *e)));
+        }
+        self.pes = before;
         let removed_by = |pe, e: &Entry, store: &Unseen| {
             let says = |value| Desc::decode(value, e.level, &e.root.format) == e.desc;
             let here = store.was_linked && store.slot == e.slot && store.is_hidden(pe, domain);
@@ -319,7 +325,8 @@ impl Reference {
             let removed = held.filter(|e| self.unseen.iter().any(|store| removed_by(pe, e, store)));
             removed.map(|e| (pe, *e)).collect::<Vec<_>>()
         };
-        self.pes.iter().enumerate().flat_map(of).collect()
+        all.extend(self.pes.iter().enumerate().flat_map(of));
+        all
     }
 
     /// What the walker of `pe` may fetch through a table entry, no younger than `time`.
