@@ -369,11 +369,11 @@ impl Model {
         self.end_context(world, id);
     }
 
-    /// Forgets a context of which no PE holds anything.
-    fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
+    /// Forgets a context of which no PE holds anything, be it stale.
+    pub(super) fn end_context<W: World>(&mut self, world: &mut W, id: usize) {
         let Some(context) = self.shadow.context_mut(id) else { return };
         context.tags.retain(|tag| tag.held != 0);
-        if !context.tags.is_empty() {
+        if !context.tags.is_empty() || context.open != 0 {
             return;
         }
         let (root, globals) = (context.root.table, context.globals.held);

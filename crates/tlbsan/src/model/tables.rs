@@ -493,6 +493,9 @@ impl Model {
             context.open = context.open.saturating_sub(1);
             if context.open == 0 {
                 self.shadow.rest(residue.what.context);
+                if self.shadow.context(residue.what.context).is_some_and(|context| context.tags.is_empty()) {
+                    self.end_context(world, residue.what.context);
+                }
             }
         }
     }

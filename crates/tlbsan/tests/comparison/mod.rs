@@ -48,11 +48,17 @@ impl Fast {
     }
 }
 
+/// Every kind of verdict.
+pub const KINDS: [Kind; 6] =
+    [Kind::Remade, Kind::Reused, Kind::LiveChange, Kind::Asid, Kind::StaleAccess, Kind::Claimed];
+
 /// What a comparison has come across.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     pub events: u64,
     pub verdicts: u64,
+    /// Of these, of each kind in `KINDS`.
+    pub of_kind: [u64; KINDS.len()],
     /// Verdicts whose cause the rules leave open.
     pub open_causes: u64,
     /// Verdicts of the model alone, on account of a PE that had left a context.
@@ -64,6 +70,7 @@ impl Tally {
         Self {
             events: self.events + other.events,
             verdicts: self.verdicts + other.verdicts,
+            of_kind: std::array::from_fn(|kind| self.of_kind[kind] + other.of_kind[kind]),
             open_causes: self.open_causes + other.open_causes,
             over: self.over + other.over,
         }
@@ -116,7 +123,7 @@ impl Comparison {
 /// Both of them, and what they have come across.
 struct Both {
     roaming: bool,
-    heal: [What; 3],
+    heal: [What; 4],
     slow: Reference,
     fast: Fast,
     tally: Tally,
@@ -163,6 +170,9 @@ impl Both {
             all.is_superset(&seen.pes) && (self.roaming || pes.is_subset(&seen.pes) && seen.cause.is_none_or(because))
         };
         self.tally.verdicts += expected.len() as u64;
+        for (kind, count) in KINDS.iter().zip(&mut self.tally.of_kind) {
+            *count += expected.keys().filter(|told| told.0 == *kind).count() as u64;
+        }
         self.tally.open_causes += expected.values().filter(|seen| seen.cause.is_none()).count() as u64;
         self.tally.over += u64::from(!known);
         (known || self.roaming) && expected.iter().all(same)

@@ -14,7 +14,9 @@
 //! A TLBI has failed an entry for every reason that applies: other addresses, another ASID, leaf only ... Where there is one, of all
 //! TLBIs, it is the cause of the verdict; where there are several the rules leave it open which is named.
 
+mod accesses;
 mod decode;
+mod identifiers;
 mod operations;
 mod registers;
 
@@ -141,6 +143,8 @@ struct Pe {
     cached: BTreeMap<Entry, Time>,
     /// When it last held what it has ever held.
     held: BTreeMap<Entry, Time>,
+    /// What its own invalidations have removed since it was synchronised.
+    settled: Vec<Entry>,
 }
 
 impl Pe {
@@ -226,13 +230,17 @@ impl Reference {
             }
             What::Dsb(dsb) => self.dsb(pe, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => {
+                let [old, new] = [&self.pes[pe].effective, &self.pes[pe].written].map(|it| it.roots(self.granule));
+                self.roots.extend(new.iter().map(|root| root.root));
+                verdicts = self.clashes(pe, &old, &new);
                 let pe = &mut self.pes[pe];
                 pe.effective = pe.written.clone();
-                self.roots.extend(pe.effective.roots(self.granule).iter().map(|root| root.root));
+                pe.settled.clear();
             }
             What::Sysreg(register, value) => {
                 self.pes[pe].written.0.insert(register, value);
             }
+            What::Access { va, pa, el, .. } => verdicts.extend(self.accessed(pe, va, pa, el)),
             What::Hint(Hint::FlushClaimed { start, size, asid }) => {
                 let meant = |e: &Entry| {
                     let disjoint = e.va > start.saturating_add(size.saturating_sub(1)) || e.va + (e.size() - 1) < start;
@@ -539,13 +547,18 @@ impl Reference {
                 self.executed[i].completed = true;
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if executed.op.scope != Scope::Local || target == pe {
-                        let Pe { cached, held, .. } = it;
+                        let Pe { cached, held, settled, .. } = it;
+                        let before: Vec<Entry> =
+                            if target == pe { cached.keys().copied().collect() } else { Vec::new() };
                         cached.retain(|e, fetched| {
                             *fetched >= executed.at
                                 || !executed.removes(e)
                                 || executed.unordered.contains(&(target, *e))
                                 || executed.leaves_what_makes(e, held)
                         });
+                        let stale =
+                            before.into_iter().filter(|e| self.stale.contains_key(e) && !cached.contains_key(e));
+                        settled.extend(stale);
                     }
                 }
                 // The next TLBI may have been performed long after this one.

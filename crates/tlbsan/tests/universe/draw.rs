@@ -29,6 +29,12 @@ struct Form {
     outer: bool,
 }
 
+impl Form {
+    fn is_special(self) -> bool {
+        self.range || self.nxs || self.outer
+    }
+}
+
 /// The steps that `code` stands for; without `roaming`, PEs stay in their address spaces. Small codes for simple things, so that
 /// shrinking simplifies.
 pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
@@ -65,12 +71,27 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             let dsb = d.one_of(&[Dsb::Ish, Dsb::Ishst, Dsb::Nsh, Dsb::Nshst, Dsb::Ishld, Dsb::Sy]);
             vec![Act::Dsb(wider(dsb, form))]
         }
+        20 | 21 if form.is_special() && setting.regime != Regime::Guest => {
+            let va = va(&mut d, setting);
+            let level = d.one_of(&[3, 3, 2, 1]);
+            let frame = match level {
+                1 => setting.frame(d.one_of(&[1, 2, 3])) << (setting.granule - 3),
+                2 => setting.frame(d.one_of(&[1, 2, 3])),
+                _ => d.one_of(&pages(setting)),
+            };
+            vec![Act::Access { va, pa: frame | va & ((1 << setting.shift(level)) - 1) }]
+        }
         20 | 21 => vec![Act::Load { slot: slot(&mut d, setting) }],
         22..=24 if setting.has_spaces() => {
-            let space = d.one_of(&[1, 2, 0]);
-            vec![Act::Space(space), if d.below(4) == 0 { Act::Eret } else { Act::Isb }]
+            let number = d.one_of(&[1, 2, 0]);
+            let synchronised = if d.below(4) == 0 { Act::Eret } else { Act::Isb };
+            let root = if form.is_special() { d.one_of(&[1, 2, 0]) } else { number };
+            vec![Act::Space { root, number }, synchronised]
         }
-        25 if setting.has_spaces() => vec![Act::Space(d.one_of(&[1, 2, 0]))],
+        25 if setting.has_spaces() => {
+            let number = d.one_of(&[1, 2, 0]);
+            vec![Act::Space { root: number, number }]
+        }
         26 => vec![Act::Isb],
         22..=27 => vec![Act::Mmu { on: d.below(3) != 0 }, Act::Isb],
         28 if setting.granule == 12 => {
@@ -127,12 +148,13 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
             let frame = setting.frame(d.one_of(&[1, 2, 3]));
             frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
         }
-        _ => {
-            let page = 1 << setting.granule;
-            let output = d.one_of(&[setting.frame(1), setting.frame(1) + page, setting.frame(2)]);
-            output | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
-        }
+        _ => d.one_of(&pages(setting)) | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2])),
     }
+}
+
+/// Frames of pages.
+fn pages(setting: &Setting) -> [u64; 3] {
+    [setting.frame(1), setting.frame(1) + (1 << setting.granule), setting.frame(2)]
 }
 
 fn va(d: &mut Digits, setting: &Setting) -> u64 {

@@ -14,7 +14,7 @@ pub(crate) use setting::Setting;
 use setting::{KERNEL, LOWER_TABLES, ROOTS, Regime, UPPER_TABLES};
 use std::collections::{BTreeMap, BTreeSet};
 use tlbi::{Dsb, Op, Target};
-use tlbsan::{Event, Hint, Sysreg, What, World};
+use tlbsan::{AccessKind, Event, Hint, Sysreg, What, World};
 
 /// PEs.
 pub(crate) const PES: usize = 3;
@@ -38,8 +38,15 @@ pub(crate) enum Act {
     Dsb(Dsb),
     Isb,
     Eret,
-    /// Loads the root of a space, under its number as ASID or VMID.
-    Space(u16),
+    /// Loads the root of a space under an ASID or VMID: its number, in a kernel that makes no mistake.
+    Space {
+        root: u16,
+        number: u16,
+    },
+    Access {
+        va: u64,
+        pa: u64,
+    },
     Mmu {
         on: bool,
     },
@@ -123,19 +130,19 @@ impl Universe {
         ];
         let begin = |pe| {
             let space = if pe == 2 && self.setting.has_spaces() { 2 } else { 1 };
-            [Act::Space(space), Act::Mmu { on: true }, Act::Isb].map(|act| Step { pe, act })
+            [Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb].map(|act| Step { pe, act })
         };
         acts.map(|act| Step { pe: 0, act }).into_iter().chain((0..PES).flat_map(begin)).collect()
     }
 
     /// What every PE does after a verdict: all stores become visible, and nothing stale is left.
-    pub(crate) fn heal(&self) -> [What; 3] {
+    pub(crate) fn heal(&self) -> [What; 4] {
         let everything = match self.setting.regime {
             Regime::El1 | Regime::Host => Op::inner(Target::All),
             Regime::El2 => Op::new(tlbi::Regime::El2, tlbi::Scope::Inner, Target::All),
             Regime::Guest => Op::inner(Target::AllVmids),
         };
-        [What::Dsb(Dsb::Osh), What::Tlbi(everything), What::Dsb(Dsb::Ish)]
+        [What::Dsb(Dsb::Osh), What::Tlbi(everything), What::Dsb(Dsb::Ish), What::Isb]
     }
 
     /// Does one step; hands each event of it to `tell` after it happened, also those of pages that nobody watches.
@@ -163,8 +170,8 @@ impl Universe {
             Act::Dsb(dsb) => now(ram, What::Dsb(dsb)),
             Act::Isb => now(ram, What::Isb),
             Act::Eret => now(ram, What::Eret),
-            Act::Space(number) => {
-                let root = self.setting.table(ROOTS[usize::from(number)]) | u64::from(number) << 48;
+            Act::Space { root, number } => {
+                let root = self.setting.table(ROOTS[usize::from(root)]) | u64::from(number) << 48;
                 let register = match self.setting.regime {
                     Regime::El1 => Sysreg::Ttbr0El1,
                     Regime::Host | Regime::El2 => Sysreg::Ttbr0El2,
@@ -186,6 +193,10 @@ impl Universe {
                     Regime::Guest => &[(Sysreg::VtcrEl2, tcr), (Sysreg::HcrEl2, on.into())],
                 };
                 registers.iter().for_each(|(register, value)| now(ram, What::Sysreg(*register, *value)));
+            }
+            Act::Access { va, pa } => {
+                let el = if self.setting.regime == Regime::El1 { 1 } else { 2 };
+                now(ram, What::Access { va, pa, kind: AccessKind::Load, el });
             }
             Act::Hint(hint) => now(ram, What::Hint(hint)),
         }

@@ -107,7 +107,8 @@ impl Setting {
             Act::Dsb(dsb) => dsb.to_string(),
             Act::Isb => "isb".to_owned(),
             Act::Eret => "eret".to_owned(),
-            Act::Space(number) => format!("msr ttbr, root{number} asid {number}"),
+            Act::Space { root, number } => format!("msr ttbr, root{root} asid {number}"),
+            Act::Access { va, pa } => format!("access {va:#x}, at {pa:#x}"),
             Act::Mmu { on } => format!("msr sctlr, {}", u64::from(on)),
             Act::Hint(hint) => format!("hint {hint:x?}"),
         };
