@@ -7,7 +7,7 @@ use crate::event::{Sysreg, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
 use crate::report::{self, Step, Ways};
-use crate::residue::Tag;
+use crate::residue::{ResidueId, Tag};
 use crate::rules::asid;
 use crate::rules::live_change::changed_attribute;
 use crate::shadow::{MAX_CONTEXTS, Parent};
@@ -134,15 +134,20 @@ impl Model {
     /// through them meanwhile.
     fn refill<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded) {
         let pe = now.event.pe;
-        let (tag, ids) = match next.root.space {
-            Space::Stage2(_) => (Tag::Ipa, self.residues.of_space(next.root.space)),
-            space => (Tag::Asid(next.asid), self.residues.of_asid(space, next.asid)),
-        };
+        let (tag, ids) = self.left_under(next);
         for residue in ids {
             let kept = self.residues.get(residue).filter(|residue| residue.what.context == id && residue.is_table());
             if kept.is_some_and(|residue| residue.is_held(pe, tag)) {
                 self.refill_below(now, residue, 1 << pe);
             }
+        }
+    }
+
+    /// Residues under the ASID or VMID that is loaded now, and how they are tagged.
+    fn left_under(&self, next: &Loaded) -> (Tag, Vec<ResidueId>) {
+        match next.root.space {
+            Space::Stage2(_) => (Tag::Ipa, self.residues.of_space(next.root.space)),
+            space => (Tag::Asid(next.asid), self.residues.of_asid(space, next.asid)),
         }
     }
 
@@ -152,12 +157,11 @@ impl Model {
         if self.shadow.table(next.root.table).is_none_or(|table| table.is_empty()) {
             return;
         }
+        let (tag, ids) = self.left_under(next);
         let left = |residue: &crate::residue::Residue| {
-            let held = residue.holders.iter().any(|h| h.tag == Tag::Asid(next.asid) && h.pes >> pe & 1 != 0);
             let half = residue.what.start >> 63 == u64::from(next.root.half);
-            held && half && residue.what.context != id
+            residue.is_held(pe, tag) && half && residue.what.context != id
         };
-        let ids = self.residues.of_asid(next.root.space, next.asid);
         let ids = ids.into_iter().filter(|id| self.residues.get(*id).is_some_and(left)).collect();
         self.verdicts(now, Kind::Asid, ids, 0, None);
     }

@@ -57,7 +57,9 @@ fn differs(shadow: &Shadow, earlier: &Root, new: &Root, held: impl Fn(u64) -> bo
         && earlier.geometry.start_level == new.geometry.start_level;
     let clashes = |&(index, since): &(usize, u64)| {
         let entry = old.descriptor(index);
-        entry != Descriptor::Nothing && !(same_shape && new_table.descriptor(index) == entry) && held(since)
+        // A global leaf is held whatever the ASID: that another one is loaded changes nothing about it.
+        let tagged = !earlier.space.has_asids() || !entry.is_global();
+        entry != Descriptor::Nothing && tagged && !(same_shape && new_table.descriptor(index) == entry) && held(since)
     };
     old.since().iter().copied().enumerate().find(clashes)
 }

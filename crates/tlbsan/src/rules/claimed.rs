@@ -46,7 +46,7 @@ fn stale(shadow: &Shadow, residues: &Residues, mut ids: Vec<ResidueId>) -> Vec<R
 fn permits_as_much(old: &Descriptor, new: &Descriptor) -> bool {
     match (old, new) {
         (Descriptor::Leaf(old), Descriptor::Leaf(new)) => {
-            agree(old, new, 0) && old.contiguous == new.contiguous && !forbids_more(old, new)
+            agree(old, new, 0) && old.contiguous == new.contiguous && !forbids_more(old, new) && (old.nt || !new.nt)
         }
         _ => old == new,
     }

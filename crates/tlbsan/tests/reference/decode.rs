@@ -54,7 +54,7 @@ pub(crate) enum Desc {
         output: u64,
         /// AttrIndx (MemAttr), NS, SH, nG, contiguous: all that may not change in place.
         attributes: u64,
-        /// What it permits: EL0 (reads), writes, execution, unguarded branches.
+        /// What it permits: EL0 (reads), writes, execution, unguarded branches; and no nT.
         permits: u64,
         /// Whether the access flag lets a TLB hold it. It is no part of the translation.
         cacheable: bool,
@@ -75,6 +75,7 @@ pub(crate) enum Change {
 const NG: u64 = 1 << 11;
 const WRITABLE: u64 = 1 << 7;
 const CONTIGUOUS: u64 = 1 << 52;
+const NT: u64 = 1 << 16;
 
 impl Desc {
     pub(crate) fn decode(bits: u64, level: i8, format: &Format) -> Self {
@@ -85,10 +86,11 @@ impl Desc {
                 Self::Table { next: address(1 << format.page), forbids: if format.stage2 { 0 } else { bits >> 59 } }
             }
             (true, true, 3) | (true, false, 1 | 2) if level > 1 || format.page == 12 => {
-                // At stage 1 AP[2], GP, PXN and UXN forbid; at stage 2 S2AP permits, and XN forbids.
+                // At stage 1 AP[2], GP, PXN and UXN forbid; at stage 2 S2AP permits, and XN forbids. In a page nT is address.
+                let nt = if level < 3 { NT } else { 0 };
                 let (all, forbid) = match format.stage2 {
-                    true => (3 << 6 | 3 << 53, 3 << 53),
-                    false => (3 << 6 | 1 << 50 | 3 << 53, 1 << 7 | 1 << 50 | 3 << 53),
+                    true => (3 << 6 | 3 << 53 | nt, 3 << 53 | nt),
+                    false => (3 << 6 | 1 << 50 | 3 << 53 | nt, 1 << 7 | 1 << 50 | 3 << 53 | nt),
                 };
                 let non_global = if format.has_asids { NG } else { 0 };
                 let dirty = if format.hd && bit(51) { WRITABLE } else { 0 };
@@ -136,8 +138,29 @@ impl Desc {
     }
 }
 
+impl Desc {
+    /// FEAT_BBM: whether the size of this block may change without a break, at a level of the feature.
+    pub(crate) fn may_be_resized(&self, bbm: u8) -> bool {
+        matches!(self, Self::Leaf { permits, .. } if bbm >= 2 || bbm == 1 && permits & NT == 0)
+    }
+
+    /// What it asks for to have `part`, which begins `offset` into this block, beside it.
+    pub(crate) fn resized(&self, part: &Self, offset: u64, bbm: u8) -> Change {
+        match (*self, *part) {
+            (
+                Self::Leaf { output: a, attributes: x, permits: p, .. },
+                Self::Leaf { output: b, attributes: y, permits: q, .. },
+            ) if b == a.wrapping_add(offset) && (x ^ y) & !CONTIGUOUS == 0 => {
+                if bbm < 3 || p & !q & !NT != 0 { Change::Owed } else { Change::None }
+            }
+            (_, Self::Leaf { cacheable: true, .. }) => Change::Break,
+            _ => Change::Owed,
+        }
+    }
+}
+
 /// What the change from `old` to `new`, at one level, asks for. `same_contents` compares what two frames hold.
-pub(crate) fn compare(old: &Desc, new: &Desc, same_contents: impl Fn(u64, u64) -> bool) -> Change {
+pub(crate) fn compare(old: &Desc, new: &Desc, bbm: u8, same_contents: impl Fn(u64, u64) -> bool) -> Change {
     match (*old, *new) {
         (_, Desc::Nothing) | (Desc::Nothing, _) => Change::Owed,
         (Desc::Table { next: a, .. }, Desc::Table { next: b, .. }) if a != b => Change::Break,
@@ -148,10 +171,13 @@ pub(crate) fn compare(old: &Desc, new: &Desc, same_contents: impl Fn(u64, u64) -
             Desc::Leaf { output: b, attributes: y, permits: q, .. },
         ) => {
             let tellable = a != b && ((p | q) & WRITABLE != 0 || !same_contents(a, b));
-            let narrowed = x & NG == 0 && y == x | NG;
-            if (x != y && !narrowed || tellable) && new.is_cacheable() {
+            let narrowed = x & NG == 0 && y & NG != 0;
+            // The contiguous bit is a size.
+            let free = if bbm >= 2 { CONTIGUOUS } else { 0 } | if narrowed { NG } else { 0 };
+            let still = if bbm >= 3 { CONTIGUOUS } else { 0 };
+            if ((x ^ y) & !free != 0 || tellable) && new.is_cacheable() {
                 Change::Break
-            } else if x != y || p & !q != 0 || a != b {
+            } else if (x ^ y) & !still != 0 || p & !q != 0 || a != b {
                 Change::Owed
             } else {
                 Change::None

@@ -18,7 +18,7 @@ impl Reference {
         self.memory.range(root.root.table..root.root.table + root.target().1).any(|(_, value)| value & 1 == 1)
     }
 
-    /// Of each earlier root the first slot that the new one does not say as well; and all that is stale.
+    /// Of each earlier root the first slot that the new one does not say as well; or, if there is none, all that is stale.
     fn clashes_with(&self, pe: usize, new: &Entry) -> Vec<Seen> {
         let earlier = |e: &&Entry| {
             let half = e.root.space == new.root.space && e.va >> 63 == new.va >> 63;
@@ -37,6 +37,7 @@ impl Reference {
             let (kind, size, pes) = (Kind::Asid, e.size(), [pe].into());
             Seen { kind, start: e.va, size, level: e.level, pes, cause: None }
         };
-        stale.iter().chain(&first).map(seen).collect()
+        let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
+        stale.iter().filter(|e| !told(e)).chain(&first).map(seen).collect()
     }
 }

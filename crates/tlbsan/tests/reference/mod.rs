@@ -26,7 +26,7 @@ use registers::{Registers, Space};
 use std::collections::{BTreeMap, BTreeSet};
 use tlbi::barrier::Domain;
 use tlbi::{Dsb, Op, Scope, Target};
-use tlbsan::{Cause, Event, Hint, Kind, What};
+use tlbsan::{Cause, Event, Hint, IdRegister, Kind, What};
 
 type Time = u64;
 type Pes = BTreeSet<usize>;
@@ -173,6 +173,8 @@ pub(crate) struct Reference {
     now: Time,
     /// log2 of the page.
     granule: u32,
+    /// The level of FEAT_BBM.
+    bbm: u8,
     memory: BTreeMap<u64, u64>,
     /// The slot that is being stored to, and its old value.
     replaced: Option<(u64, u64)>,
@@ -193,6 +195,7 @@ impl Reference {
         Self {
             now: 0,
             granule,
+            bbm: 0,
             memory: BTreeMap::new(),
             replaced: None,
             pes: vec![Pe::default(); pes],
@@ -237,6 +240,7 @@ impl Reference {
                 pe.effective = pe.written.clone();
                 pe.settled.clear();
             }
+            What::Id(IdRegister::Mmfr2, value) => self.bbm = (value >> 52 & 15) as u8,
             What::Sysreg(register, value) => {
                 self.pes[pe].written.0.insert(register, value);
             }
@@ -400,16 +404,37 @@ impl Reference {
     /// How the tables' meaning differs from what `e` says.
     fn difference(&self, e: &Entry) -> Change {
         let (level, _, desc) = self.meaning(e);
-        match desc {
-            Desc::Nothing => Change::Owed,
+        let at = |format: &Format| e.va & (format.span(level) - 1);
+        match (e.desc.next(), desc.next()) {
+            _ if desc == Desc::Nothing => Change::Owed,
+            (None, Some(table)) if e.desc.may_be_resized(self.bbm) => self.resized(e, &e.desc, table, e.level + 1, 0),
+            (Some(table), None) if desc.may_be_resized(self.bbm) && level == e.level => {
+                self.resized(e, &desc, table, e.level + 1, 0).max(Change::Owed)
+            }
+            (_, None) if desc.may_be_resized(self.bbm) && level < e.level => {
+                desc.resized(&e.desc, at(&e.root.format), self.bbm).max(Change::Owed)
+            }
             _ if level != e.level => Change::Break,
             _ => self.compare(e, &desc),
         }
     }
 
+    /// What it asks for to have the entries of a table beside `block`, of which it begins at `offset`.
+    fn resized(&self, e: &Entry, block: &Desc, table: u64, level: i8, offset: u64) -> Change {
+        let format = &e.root.format;
+        let entry = |index: u64| {
+            let offset = offset + index * format.span(level);
+            match Desc::decode(self.value(table + 8 * index), level, format) {
+                Desc::Table { next, .. } => self.resized(e, block, next, level + 1, offset),
+                desc => block.resized(&desc, offset, self.bbm),
+            }
+        };
+        (0..format.table(level) / 8).map(entry).max().unwrap_or(Change::None)
+    }
+
     /// How `desc`, at its level, differs from what `e` says.
     fn compare(&self, e: &Entry, desc: &Desc) -> Change {
-        compare(&e.desc, desc, |a, b| self.same_contents(a, b, e.size()))
+        compare(&e.desc, desc, self.bbm, |a, b| self.same_contents(a, b, e.size()))
     }
 
     fn is_stale(&self, e: &Entry) -> bool {

@@ -145,8 +145,9 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
         _ if links == UPPER_TABLES => setting.frame(d.one_of(&[1, 2, 3])) << (setting.granule - 3) | (leaf & !2),
         _ if blocks => {
             let read_only = d.one_of(&[0, 0, 0, 1 << 7]);
+            let nt = if setting.bbm == 1 { d.one_of(&[0, 1 << 16]) } else { 0 };
             let frame = setting.frame(d.one_of(&[1, 2, 3]));
-            frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
+            nt | frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
         }
         _ => d.one_of(&pages(setting)) | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2])),
     }

@@ -14,7 +14,7 @@ pub(crate) use setting::Setting;
 use setting::{KERNEL, LOWER_TABLES, ROOTS, Regime, UPPER_TABLES};
 use std::collections::{BTreeMap, BTreeSet};
 use tlbi::{Dsb, Op, Target};
-use tlbsan::{AccessKind, Event, Hint, Sysreg, What, World};
+use tlbsan::{AccessKind, Event, Hint, IdRegister, Sysreg, What, World};
 
 /// PEs.
 pub(crate) const PES: usize = 3;
@@ -50,6 +50,8 @@ pub(crate) enum Act {
     Mmu {
         on: bool,
     },
+    /// The PE tells what it can do.
+    Features,
     Hint(Hint),
 }
 
@@ -130,7 +132,7 @@ impl Universe {
         ];
         let begin = |pe| {
             let space = if pe == 2 && self.setting.has_spaces() { 2 } else { 1 };
-            [Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb].map(|act| Step { pe, act })
+            [Act::Features, Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb].map(|act| Step { pe, act })
         };
         acts.map(|act| Step { pe: 0, act }).into_iter().chain((0..PES).flat_map(begin)).collect()
     }
@@ -197,6 +199,9 @@ impl Universe {
             Act::Access { va, pa } => {
                 let el = if self.setting.regime == Regime::El1 { 1 } else { 2 };
                 now(ram, What::Access { va, pa, kind: AccessKind::Load, el });
+            }
+            Act::Features => {
+                now(ram, What::Id(IdRegister::Mmfr2, u64::from(self.setting.bbm) << 52));
             }
             Act::Hint(hint) => now(ram, What::Hint(hint)),
         }

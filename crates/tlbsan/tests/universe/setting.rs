@@ -34,17 +34,19 @@ pub(crate) struct Setting {
     pub(crate) granule: u32,
     /// Hardware manages access flag and dirty state.
     managed: bool,
+    /// The level of FEAT_BBM.
+    pub(super) bbm: u8,
 }
 
 impl Setting {
     /// How many there are.
-    pub(crate) const ALL: u64 = 24;
+    pub(crate) const ALL: u64 = 96;
 
     /// The one with a number; 0 is EL1&0 with pages of 4 KiB, nothing managed.
     pub(crate) fn new(number: u64) -> Self {
         let regime = [Regime::El1, Regime::Host, Regime::El2, Regime::Guest][(number % 4) as usize];
         let granule = [12, 14, 16][(number / 4 % 3) as usize];
-        Self { regime, granule, managed: number / 12 % 2 == 1 }
+        Self { regime, granule, managed: number / 12 % 2 == 1, bbm: (number / 24 % 4) as u8 }
     }
 
     /// log2 of what an entry translates.
@@ -110,6 +112,7 @@ impl Setting {
             Act::Space { root, number } => format!("msr ttbr, root{root} asid {number}"),
             Act::Access { va, pa } => format!("access {va:#x}, at {pa:#x}"),
             Act::Mmu { on } => format!("msr sctlr, {}", u64::from(on)),
+            Act::Features => format!("feat_bbm is {}", self.bbm),
             Act::Hint(hint) => format!("hint {hint:x?}"),
         };
         format!("PE {}: {act}", step.pe)
