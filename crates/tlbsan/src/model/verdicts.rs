@@ -9,7 +9,7 @@ use crate::event::{Event, What, World};
 use crate::geometry::Space;
 use crate::machine::{PeSet, pes};
 use crate::report::{self, Claim, Record, Remark, Severity, Site, Verdict, Violation, Ways};
-use crate::residue::{Removed, ResidueId, Tag};
+use crate::residue::{Removed, Residue, ResidueId, Tag};
 use crate::shadow::Span;
 use std::sync::Arc;
 use tlbsan_hint::{Cause, Hint, Kind};
@@ -119,12 +119,9 @@ impl Model {
             self.condemn(Condemned::new(what.space, what.start, residue.size(), what.entry));
         }
         for child in children {
-            let Some((what, pes)) = self.residues.get(child).map(|residue| (residue.what, residue.pes())) else {
-                continue;
-            };
-            if what.through != Some(id) {
-                continue;
-            }
+            let hangs = |residue: &&Residue| residue.what.through == Some(id) && !residue.is_detached();
+            let Some(residue) = self.residues.get(child).filter(hangs) else { continue };
+            let (what, pes) = (residue.what, residue.pes());
             let other = self.another_way(&what, pes);
             if !self.residues.outlive(child, told, other) {
                 self.retire_with_children(now, child, told, cause);

@@ -38,6 +38,14 @@ pub(super) struct Cut {
     readers: SmallVec<[(usize, u64); 1]>,
 }
 
+/// A store to `slot` that cut a residue off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CutOff {
+    pub(super) slot: u64,
+    writer: usize,
+    written: u64,
+}
+
 /// Readers of one slot that are remembered.
 const MAX_READERS: usize = 64;
 /// What a PE has invalidated and not synchronised that is remembered.
@@ -109,57 +117,78 @@ impl Residues {
         }
     }
 
-    /// The entry has gone from its unlinked table as well: a walker cannot reach it any more, nor what it leads to, once that
-    /// store is ordered.
+    /// The entry has gone from its unlinked table as well: once that store is ordered, a walker cannot reach it any more, nor what
+    /// it leads to.
     pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
+        let cut = CutOff { slot, writer: pe, written: self.now };
         for id in self.at(space, start, shift).to_vec() {
-            let Some(residue) = self.slab.get_mut(id) else { continue };
-            if residue.what.slot() == slot && residue.what.through.take().is_some() {
-                self.cut_off_by(id, slot, pe);
+            let hangs = |residue: &Residue| residue.what.slot() == slot && residue.what.through.is_some();
+            if self.get(id).is_some_and(|residue| hangs(residue) && !residue.is_detached()) {
+                self.cut_off_below(id, cut);
             }
         }
     }
 
-    /// From now on the store to `slot` is what keeps walkers from a residue and from those that hang on it.
-    fn cut_off_by(&mut self, id: ResidueId, slot: u64, pe: usize) {
+    /// A residue and those that hang on it are cut off once more.
+    fn cut_off_below(&mut self, id: ResidueId, lower: CutOff) {
         let Some(residue) = self.slab.get_mut(id) else { return };
-        let left = std::mem::replace(&mut residue.what.cut, slot);
-        residue.writer = Some(pe);
-        (residue.born, residue.written) = (self.now, self.now);
-        self.leave_cut(left);
-        let cut = self.cuts.entry(slot).or_default();
+        if let Some(left) = residue.lower.replace(lower) {
+            self.leave_cut(left.slot);
+        }
+        let cut = self.cuts.entry(lower.slot).or_default();
         cut.live += 1;
         cut.last_store = self.now;
         for child in self.children(id) {
-            if self.get(child).is_some_and(|child| child.what.through == Some(id)) {
-                self.cut_off_by(child, slot, pe);
+            if self.get(child).is_some_and(|child| child.what.through == Some(id) && !child.is_detached()) {
+                self.cut_off_below(child, lower);
             }
         }
     }
 
-    /// R4: whether some DSB has made the store that removed the residue visible to walkers within `domain`.
+    /// R4: whether some DSB has made a store that cut the residue off visible to walkers within `domain`.
+    fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+        let Residue { writer, born, written, .. } = *residue;
+        let upper = self.is_visible(residue.what.cut, writer, born, written, domain, issuer);
+        upper || residue.lower.is_some_and(|lower| self.is_lower_visible(lower, domain, issuer))
+    }
+
+    fn is_lower_visible(&self, lower: CutOff, domain: Domain, issuer: usize) -> bool {
+        self.is_visible(lower.slot, Some(lower.writer), lower.written, lower.written, domain, issuer)
+    }
+
+    /// Whether some DSB has made the store to `slot` visible to walkers within `domain`.
     ///
     /// A barrier that reaches no further than its PE orders for that PE's own operations. Who executes DSB and TLBI is taken to
     /// have been handed what others stored before that DSB: under a lock, say, which is not seen.
-    fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+    fn is_visible(
+        &self,
+        slot: u64,
+        writer: Option<usize>,
+        born: u64,
+        written: u64,
+        domain: Domain,
+        issuer: usize,
+    ) -> bool {
         let wide = domain.max(Domain::InnerShareable);
         let after = |pe: usize, time: u64| {
             let enough = if pe == issuer { domain } else { wide };
             self.published.get(pe).is_some_and(|p| p[enough as usize] > time)
         };
-        residue.writer.is_some_and(|pe| after(pe, residue.written))
-            || after(issuer, residue.written)
-            || self.handed_over[wide as usize] > residue.written
-            || self
-                .cuts
-                .get(&residue.what.cut)
-                .is_some_and(|cut| cut.readers.iter().any(|(pe, time)| *time >= residue.born && after(*pe, *time)))
+        let read = |cut: &Cut| cut.readers.iter().any(|(pe, time)| *time >= born && after(*pe, *time));
+        writer.is_some_and(|pe| after(pe, written))
+            || after(issuer, written)
+            || self.handed_over[wide as usize] > written
+            || self.cuts.get(&slot).is_some_and(read)
     }
 
-    /// Table residues that lead to where a residue was read from, if it is still there: through each of them it can come back.
-    fn above(&self, residue: &Residue, shadow: &Shadow) -> SmallVec<[&Residue; 2]> {
+    /// Table residues that lead to where a residue was read from, if it is still there as far as walkers within `domain` see:
+    /// through each of them it can come back.
+    fn above(&self, residue: &Residue, shadow: &Shadow, domain: Domain, issuer: usize) -> SmallVec<[&Residue; 2]> {
         let what = &residue.what;
-        let Some(table) = shadow.table(what.table).filter(|_| what.through.is_some()) else { return SmallVec::new() };
+        let gone =
+            residue.is_detached() && residue.lower.is_some_and(|lower| self.is_lower_visible(lower, domain, issuer));
+        let hangs = what.through.is_some() && !gone;
+        let Some(table) = shadow.table(what.table).filter(|_| hangs) else { return SmallVec::new() };
         let start = what.start.wrapping_sub((what.index as u64) << what.shift());
         let leads = |above: &&Residue| {
             above.what.level < what.level && (above.what.context, above.what.start) == (what.context, start)
@@ -169,8 +198,9 @@ impl Residues {
 
     /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
     fn is_ordered_from_above(&self, residue: &Residue, shadow: &Shadow, domain: Domain, issuer: usize) -> bool {
+        let above = self.above(residue, shadow, domain, issuer);
         self.is_ordered(residue, domain, issuer)
-            && self.above(residue, shadow).iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer))
+            && above.iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer))
     }
 
     /// `pe` executes a TLBI.
@@ -229,7 +259,8 @@ impl Residues {
             });
             let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
             let read = self.cuts.get(&residue.what.cut).is_some_and(read);
-            let orders = dsb.covers_stores() && (residue.written > last || read);
+            let written = residue.lower.map_or(residue.written, |lower| lower.written);
+            let orders = dsb.covers_stores() && (written > last || read);
             self.mark(id, completes, Help::Complete);
             self.mark(id, orders, Help::Order);
         }
@@ -248,7 +279,7 @@ impl Residues {
 
     /// What an operation finds around a residue.
     fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
-        let above = self.above(residue, shadow);
+        let above = self.above(residue, shadow, effect.op.scope.domain(), effect.issuer);
         let held = |pes, above: &&Residue| pes | above.pes();
         Around {
             refillable: above.iter().fold(0, held),

@@ -26,7 +26,7 @@ use crate::machine::{MAX_PES, PeSet};
 use crate::report::Site;
 use crate::shadow::ContextId;
 use explain::{Logged, Noted};
-use invalidate::{Cut, InFlight};
+use invalidate::{Cut, CutOff, InFlight};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -123,6 +123,8 @@ pub struct Residue {
     born: u64,
     /// Number of the event in which its writer stored: later, if its effect was seen first.
     written: u64,
+    /// The last store that cut it off once more, further down: to its own slot, or to that of a table residue above.
+    lower: Option<CutOff>,
     /// Residues that can be reached through this one.
     children: Vec<ResidueId>,
     /// TLBIs that did not suffice.
@@ -152,6 +154,11 @@ impl Residue {
     /// The PE whose store it was, if that is known.
     pub fn writer(&self) -> Option<usize> {
         self.writer
+    }
+
+    /// Whether it is gone from its unlinked table as well.
+    pub fn is_detached(&self) -> bool {
+        self.lower.is_some_and(|lower| lower.slot == self.what.slot())
     }
 
     /// Whether a PE may hold it under a tag.
@@ -265,6 +272,7 @@ impl Residues {
             writer,
             born: self.now,
             written: self.now,
+            lower: None,
             children: Vec::new(),
             attempts: Vec::new(),
             more_attempts: 0,
@@ -310,6 +318,9 @@ impl Residues {
         }
         self.sizes.remove(shift);
         self.leave_cut(cut);
+        if let Some(lower) = residue.lower {
+            self.leave_cut(lower.slot);
+        }
         Some(residue)
     }
 

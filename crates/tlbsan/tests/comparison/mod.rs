@@ -102,7 +102,7 @@ impl Comparison {
         let prologue = universe.prologue();
         let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming, &setting)).collect();
         for (number, step) in prologue.iter().chain(&steps).enumerate() {
-            let mut outcome = Ok(false);
+            let mut outcome = Ok(());
             universe.perform(step, |ram, event| {
                 if outcome.is_ok() {
                     outcome = both.event_and_heal(ram, event);
@@ -132,14 +132,18 @@ struct Both {
 impl Both {
     /// Hands an event to both. After a verdict everything that is stale goes, and the sequence goes on: what was told once is
     /// told no more.
-    fn event_and_heal(&mut self, ram: &mut Ram, event: &Event) -> Result<bool, String> {
-        let told = self.event(ram, event)?;
-        if told {
+    fn event_and_heal(&mut self, ram: &mut Ram, event: &Event) -> Result<(), String> {
+        let mut told = self.event(ram, event)?;
+        while std::mem::take(&mut told) {
             for what in self.heal {
-                (0..PES).try_for_each(|pe| self.event(ram, &Event { pe, pc: 0, what }).map(|_| ()))?;
+                for pe in 0..PES {
+                    // Registers take effect as well, and may be wrong.
+                    told |= self.event(ram, &Event { pe, pc: 0, what })?;
+                }
             }
+            self.slow.forgive();
         }
-        Ok(told)
+        Ok(())
     }
 
     /// Hands an event to both. Whether there was a verdict.
@@ -164,7 +168,12 @@ impl Both {
         let known = named.keys().all(|it| expected.contains_key(it));
         let same = |(told, seen): (&Told, &&Seen)| {
             let pes = named.get(told).cloned().unwrap_or_default();
-            let above = named.iter().filter(|(above, _)| above.3 < told.3 && contains(above, told));
+            // Of the slots in which two roots differ the first is named, and which that is depends on what PEs hold of one they
+            // have left.
+            let stands_for = |above: &Told| {
+                above.3 < told.3 && contains(above, told) || self.roaming && told.0 == Kind::Asid && above.0 == told.0
+            };
+            let above = named.iter().filter(|(above, _)| stands_for(above));
             let all: BTreeSet<usize> = above.flat_map(|(_, pes)| pes).chain(&pes).copied().collect();
             let because = |cause| pes.is_empty() || found.iter().any(|it| it.0 == *told && it.1 == cause);
             all.is_superset(&seen.pes) && (self.roaming || pes.is_subset(&seen.pes) && seen.cause.is_none_or(because))

@@ -151,7 +151,11 @@ impl Desc {
                 Self::Leaf { output: a, attributes: x, permits: p, .. },
                 Self::Leaf { output: b, attributes: y, permits: q, .. },
             ) if b == a.wrapping_add(offset) && (x ^ y) & !CONTIGUOUS == 0 => {
-                if bbm < 3 || p & !q & !NT != 0 { Change::Owed } else { Change::None }
+                if bbm < 3 || p & !q & !NT != 0 {
+                    Change::Owed
+                } else {
+                    Change::None
+                }
             }
             (_, Self::Leaf { cacheable: true, .. }) => Change::Break,
             _ => Change::Owed,

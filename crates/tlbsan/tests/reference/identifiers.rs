@@ -25,12 +25,14 @@ impl Reference {
             half && e.root != new.root && e.asid == new.asid && !e.combined
         };
         let held: Vec<Entry> = self.pes[pe].cached.keys().filter(earlier).copied().collect();
-        let (stale, current): (Vec<Entry>, Vec<Entry>) = held.iter().partition(|e| self.stale.contains_key(e));
         let differs = |e: &&Entry| {
             let slot = new.root.table + (e.slot - e.root.table);
-            e.level == new.level + 1 && Desc::decode(self.value(slot), e.level, &new.root.format) != e.desc
+            let [here, there] = [e.slot, slot].map(|slot| Desc::decode(self.value(slot), e.level, &new.root.format));
+            // With other attributes a table is still the same.
+            let stands = here == e.desc || here.next().is_some() && here.next() == e.next();
+            e.level == new.level + 1 && stands && here != there
         };
-        let mut first: Vec<Entry> = current.iter().filter(differs).copied().collect();
+        let mut first: Vec<Entry> = held.iter().filter(differs).copied().collect();
         first.sort_by_key(|e| (e.root, e.va));
         first.dedup_by_key(|e| e.root);
         let seen = |e: &Entry| {
@@ -38,6 +40,7 @@ impl Reference {
             Seen { kind, start: e.va, size, level: e.level, pes, cause: None }
         };
         let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
-        stale.iter().filter(|e| !told(e)).chain(&first).map(seen).collect()
+        let stale = held.iter().filter(|e| self.stale.contains_key(e) && !told(e));
+        stale.chain(&first).map(seen).collect()
     }
 }

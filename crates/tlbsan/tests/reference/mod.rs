@@ -183,6 +183,8 @@ pub(crate) struct Reference {
     roots: BTreeSet<Root>,
     unseen: Vec<Unseen>,
     executed: Vec<Executed>,
+    /// Entries that verdicts were about.
+    told: BTreeSet<Entry>,
     /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
     /// When each slot of a table that is not linked was last stored zero to, if nothing else was stored since.
@@ -202,9 +204,16 @@ impl Reference {
             roots: BTreeSet::new(),
             unseen: Vec::new(),
             executed: Vec::new(),
+            told: BTreeSet::new(),
             stale: BTreeMap::new(),
             zeroed: BTreeMap::new(),
         }
+    }
+
+    /// Forgets what verdicts were about: other members of a contiguous run may stand for it after every invalidation.
+    pub(crate) fn forgive(&mut self) {
+        let told = std::mem::take(&mut self.told);
+        self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !told.contains(e)));
     }
 
     /// Handles an event; `memory` reads the 8 bytes at an address.
@@ -472,6 +481,7 @@ impl Reference {
 
     fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
         let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_gone(e)).collect();
+        let meant: BTreeMap<Entry, _> = self.held().map(|e| (e, self.meaning(&e))).collect();
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
         self.replaced = Some((slot, old));
@@ -488,9 +498,11 @@ impl Reference {
         }
         let new_tables = &self.linked() - &linked;
         let verdicts = self.judge(|all, e| {
-            let breaks = all.difference(e) == Change::Break;
+            // What is put into a table that is stale changes nothing in its stead.
+            let changes = e.next().is_none() || meant.get(e) != Some(&all.meaning(e));
+            let breaks = changes && all.difference(e) == Change::Break;
             let becomes_table =
-                || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, 1 << self.granule), e.target()));
+                || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, 1 << all.granule), e.target()));
             if breaks && fresh.contains(e) {
                 Some(Kind::LiveChange)
             } else if all.is_stale(e) && becomes_table() || all.reuses(e, slot, old, value) {
@@ -520,10 +532,11 @@ impl Reference {
     }
 
     /// The verdicts about what is held, by what `kind` says of it; equal ones made one.
-    fn judge(&self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
+    fn judge(&mut self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
         let mut verdicts: BTreeMap<(Kind, u64, i8), Seen> = BTreeMap::new();
         for e in self.held().collect::<BTreeSet<Entry>>() {
             let Some(kind) = kind(self, &e) else { continue };
+            self.told.insert(e);
             let of_it = |it: &Entry| it.residue() == e.residue();
             let holders = self.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
             let pes: Pes = holders.map(|(pe, _)| pe).collect();

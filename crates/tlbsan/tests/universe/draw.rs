@@ -149,6 +149,10 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
             let frame = setting.frame(d.one_of(&[1, 2, 3]));
             nt | frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
         }
+        _ if setting.runs && d.below(4) != 0 => {
+            let number = slot % (1 << setting.granule) / 8;
+            (setting.frame(d.one_of(&[1, 1, 2])) + (number << setting.granule)) | leaf | setting.run()
+        }
         _ => d.one_of(&pages(setting)) | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2])),
     }
 }

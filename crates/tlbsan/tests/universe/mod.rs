@@ -125,14 +125,15 @@ impl Universe {
         let acts = [
             store(at(ROOTS[1], 0), table(UPPER_TABLES[0])),
             store(at(UPPER_TABLES[0], 0), table(LOWER_TABLES[0])),
-            store(at(LOWER_TABLES[0], 0), frame(1) | page),
-            store(at(LOWER_TABLES[0], 1), (frame(1) + (1 << self.setting.granule)) | page),
+            store(at(LOWER_TABLES[0], 0), frame(1) | page | self.setting.run()),
+            store(at(LOWER_TABLES[0], 1), (frame(1) + (1 << self.setting.granule)) | page | self.setting.run()),
             store(at(UPPER_TABLES[0], 1), frame(2) | page & !2),
             Act::Dsb(Dsb::Ish),
         ];
         let begin = |pe| {
             let space = if pe == 2 && self.setting.has_spaces() { 2 } else { 1 };
-            [Act::Features, Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb].map(|act| Step { pe, act })
+            [Act::Features, Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb]
+                .map(|act| Step { pe, act })
         };
         acts.map(|act| Step { pe: 0, act }).into_iter().chain((0..PES).flat_map(begin)).collect()
     }

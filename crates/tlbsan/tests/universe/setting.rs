@@ -36,17 +36,20 @@ pub(crate) struct Setting {
     managed: bool,
     /// The level of FEAT_BBM.
     pub(super) bbm: u8,
+    /// Pages come in contiguous runs.
+    pub(super) runs: bool,
 }
 
 impl Setting {
     /// How many there are.
-    pub(crate) const ALL: u64 = 96;
+    pub(crate) const ALL: u64 = 192;
 
     /// The one with a number; 0 is EL1&0 with pages of 4 KiB, nothing managed.
     pub(crate) fn new(number: u64) -> Self {
         let regime = [Regime::El1, Regime::Host, Regime::El2, Regime::Guest][(number % 4) as usize];
         let granule = [12, 14, 16][(number / 4 % 3) as usize];
-        Self { regime, granule, managed: number / 12 % 2 == 1, bbm: (number / 24 % 4) as u8 }
+        let (managed, bbm, runs) = (number / 12 % 2 == 1, (number / 24 % 4) as u8, number / 96 % 2 == 1);
+        Self { regime, granule, managed, bbm, runs }
     }
 
     /// log2 of what an entry translates.
@@ -82,6 +85,11 @@ impl Setting {
     /// A page's attributes: access flag, inner shareable, EL0, not global, and writable.
     pub(super) fn leaf(&self) -> u64 {
         if self.regime == Regime::Guest { 0xfc3 } else { 0xf43 }
+    }
+
+    /// The contiguous bit, where it is set.
+    pub(super) fn run(&self) -> u64 {
+        if self.runs { 1 << 52 } else { 0 }
     }
 
     /// TCR_ELx or VTCR_EL2.
