@@ -290,6 +290,16 @@ const CLAIMED: &[Twin] = &[
          tlbi vmalle1; dsb nsh; 1: dsb ishst; 1: tlbi vae1 va; 1: dsb nsh; claim va+5000 1000",
         &["claimed local-only va+5000 level 3"],
     ),
+    // The table is linked elsewhere, and the page's access flag is back: so it is for who still comes from here.
+    broken(
+        "str pmd 0; str pmd1 table:t; str pte page:0,o; dsb ishst; tlbi vale1is va; dsb ish; str pte page:0; \
+         tlbi vae1is va+1000; dsb ish; claim va 1000",
+        &["claimed no-invalidation va+0 level 3"],
+    ),
+    right(
+        "str pmd 0; str pmd1 table:t; str pte page:0,o; dsb ishst; tlbi vae1is va; tlbi vae1is va+1000; dsb ish; \
+         str pte page:0; claim va 1000",
+    ),
     right(
         "1: msr ttbr0_el1 a9.empty; 1: isb; str pte5 page:5; str pmd 0; dsb ishst; 1: dsb ishst; tlbi vae1is va; dsb ish; \
          1: msr ttbr0_el1 a7.root; 1: isb; dsb ishst; tlbi vmalle1; dsb nsh; claim va+5000 1000",

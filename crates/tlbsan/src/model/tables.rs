@@ -2,12 +2,12 @@
 
 use super::{Eye, Model, Now};
 use crate::change::{Change, compare};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::event::World;
 use crate::geometry::Geometry;
 use crate::hash::FastMap;
 use crate::machine::PeSet;
-use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId};
+use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId, member};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
 use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
@@ -113,6 +113,12 @@ impl Model {
         }
         if !after.is_cacheable() {
             self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+        } else if !before.is_cacheable() {
+            // Its access flag is back: walkers that still come from elsewhere find it again.
+            for id in self.leading_from_elsewhere(&leading_here, base) {
+                let pes = self.residues.get(id).map_or(0, Residue::pes);
+                self.refill_below(now, id, pes);
+            }
         }
         let size = slot.geometry.size(slot.level);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
@@ -177,6 +183,11 @@ impl Model {
             if self.residues.is_empty() {
                 return;
             }
+            if let Descriptor::Leaf(leaf) = after
+                && leaf.contiguous
+            {
+                self.revive_run(slot, span, &leaf);
+            }
             let judge = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
             let tables = Tables { shadow: &self.shadow, residues: &self.residues, judge: &judge };
             let outcome = tables.newly_valid(span, slot.level, slot.geometry.shift(slot.level), &after);
@@ -190,6 +201,22 @@ impl Model {
             let (in_place, earlier): (Vec<_>, Vec<_>) = outcome.broken.into_iter().partition(in_place);
             self.verdicts(now, Kind::LiveChange, in_place, new, Some(after));
             self.verdicts(now, Kind::Remade, earlier, new, Some(after));
+        }
+    }
+
+    /// What is stale of a contiguous run can be fetched again from the member that has become valid.
+    fn revive_run(&mut self, slot: Slot, span: Span, leaf: &Leaf) {
+        let (size, run) = (slot.geometry.size(slot.level), slot.geometry.run(slot.level));
+        let first = slot.index & !(run - 1);
+        for index in (first..first + run).filter(|index| *index != slot.index) {
+            let start = span.start.wrapping_add((index as u64).wrapping_sub(slot.index as u64).wrapping_mul(size));
+            let said = Descriptor::Leaf(member(leaf, slot.index, index, size));
+            for id in self.residues.at(span.space, start, slot.geometry.shift(slot.level)).to_vec() {
+                let what = self.residues.get(id).map(|residue| (residue.what.context, residue.what.entry));
+                if what == Some((span.context, said)) {
+                    self.residues.revive(id);
+                }
+            }
         }
     }
 
@@ -399,6 +426,7 @@ impl Model {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
                     self.residues.hold(child, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
+                    self.residues.attach(child);
                     Some(child)
                 }
                 None => {

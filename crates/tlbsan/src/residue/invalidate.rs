@@ -4,7 +4,7 @@ use super::explain::{LOG, Logged, Noted};
 use super::store::{List, bury};
 use super::{Ids, Residue, ResidueId, Residues, Tag, list};
 use crate::blind::Help;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::effect::{Effect, Selection};
 use crate::geometry::Space;
 use crate::machine::PeSet;
@@ -129,6 +129,23 @@ impl Residues {
         }
     }
 
+    /// The entry is in its unlinked table again.
+    pub fn attach(&mut self, id: ResidueId) {
+        if let Some(residue) = self.slab.get_mut(id)
+            && let Some(lower) = residue.lower.take_if(|lower| lower.slot == residue.what.slot())
+        {
+            self.leave_cut(lower.slot);
+        }
+    }
+
+    /// Another member of the contiguous run of this residue is back: what is in flight may have been executed before it was
+    /// fetched again.
+    pub fn revive(&mut self, id: ResidueId) {
+        if let Some(residue) = self.slab.get_mut(id) {
+            residue.holders.iter_mut().for_each(|holder| holder.in_flight.clear());
+        }
+    }
+
     /// A residue and those that hang on it are cut off once more.
     fn cut_off_below(&mut self, id: ResidueId, lower: CutOff) {
         let Some(residue) = self.slab.get_mut(id) else { return };
@@ -187,7 +204,9 @@ impl Residues {
         let what = &residue.what;
         let gone =
             residue.is_detached() && residue.lower.is_some_and(|lower| self.is_lower_visible(lower, domain, issuer));
-        let hangs = what.through.is_some() && !gone;
+        // Another member of its run stands for it there, if walks come there still.
+        let in_run = || stands_in_run(residue, shadow) && !is_linked_here(residue, shadow);
+        let hangs = what.through.is_some() && !gone || in_run();
         let Some(table) = shadow.table(what.table).filter(|_| hangs) else { return SmallVec::new() };
         let start = what.start.wrapping_sub((what.index as u64) << what.shift());
         let leads = |above: &&Residue| {
@@ -284,7 +303,7 @@ impl Residues {
         Around {
             refillable: above.iter().fold(0, held),
             left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
-            in_run: stands_in_run(residue, shadow),
+            in_run: stands_in_run(residue, shadow) && is_linked_here(residue, shadow),
             ordered: self.is_ordered_from_above(residue, shadow, effect.op.scope.domain(), effect.issuer),
         }
     }
@@ -523,30 +542,33 @@ struct Removal {
     why_left: Cause,
 }
 
-/// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member. None does
-/// where their table is no longer linked.
+/// Whether its table is linked where it translated.
+fn is_linked_here(residue: &Residue, shadow: &Shadow) -> bool {
+    let (spans, more) = shadow.spans(residue.what.table, residue.what.index);
+    let here = (residue.what.context, residue.what.start);
+    more || spans.iter().any(|span| (span.context, span.start) == here)
+}
+
+/// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
-    let Descriptor::Leaf(old) = residue.what.entry else { return false };
+    let (what, Descriptor::Leaf(old)) = (&residue.what, residue.what.entry) else { return false };
     if !old.contiguous {
         return false;
     }
-    let run = residue.what.geometry.run(residue.what.level);
-    let Some(table) = shadow.table(residue.what.table) else { return false };
-    let (spans, more) = shadow.spans(residue.what.table, residue.what.index);
-    let here = (residue.what.context, residue.what.start);
-    if !more && !spans.iter().any(|span| (span.context, span.start) == here) {
-        return false;
-    }
-    let first = residue.what.index & !(run - 1);
-    let size = residue.size();
-    (first..first + run).filter(|index| *index != residue.what.index).any(|index| match table.descriptor(index) {
-        Descriptor::Leaf(other) => {
-            let offset = (residue.what.index as u64).wrapping_sub(index as u64).wrapping_mul(size);
-            let as_here = crate::descriptor::Leaf { output: other.output.wrapping_add(offset), ..other };
-            as_here == old
-        }
+    let run = what.geometry.run(what.level);
+    let Some(table) = shadow.table(what.table) else { return false };
+    let first = what.index & !(run - 1);
+    let others = (first..first + run).filter(|index| *index != what.index);
+    others.into_iter().any(|index| match table.descriptor(index) {
+        Descriptor::Leaf(other) => member(&other, index, what.index, residue.size()) == old,
         _ => false,
     })
+}
+
+/// What the member of a run with number `own` says of number `index`.
+pub(crate) fn member(leaf: &Leaf, own: usize, index: usize, size: u64) -> Leaf {
+    let offset = (index as u64).wrapping_sub(own as u64).wrapping_mul(size);
+    Leaf { output: leaf.output.wrapping_add(offset), ..*leaf }
 }
 
 impl Residue {

@@ -16,6 +16,7 @@ mod explain;
 mod invalidate;
 mod store;
 
+pub(crate) use invalidate::member;
 pub use invalidate::{Named, Settled};
 
 use crate::blind::Help;

@@ -16,23 +16,24 @@
 
 mod accesses;
 mod decode;
+mod fetch;
 mod identifiers;
 mod operations;
 mod registers;
+mod tables;
+mod verdicts;
 
-use decode::{Change, Desc, Format, compare};
+use decode::{Desc, Format};
 use operations::misses;
 use registers::{Registers, Space};
 use std::collections::{BTreeMap, BTreeSet};
 use tlbi::barrier::Domain;
-use tlbi::{Dsb, Op, Scope, Target};
+use tlbi::{Dsb, Op, Scope};
 use tlbsan::{Cause, Event, Hint, IdRegister, Kind, What};
+use verdicts::overlap;
 
 type Time = u64;
 type Pes = BTreeSet<usize>;
-
-/// What operations by address name.
-const PAGE: u64 = 4096;
 
 /// Where walks begin, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -297,276 +298,8 @@ impl Reference {
         }
     }
 
-    /// Every walker fetches all it can reach: from its roots, and from the table entries it holds.
-    ///
-    /// What they may not have seen yet is what no DSB has published as far as `domain`.
-    fn fetch(&mut self, domain: Domain) {
-        for pe in 0..self.pes.len() {
-            let roots = self.pes[pe].effective.roots(self.granule);
-            loop {
-                let mut found = Vec::new();
-                for root in &roots {
-                    found.extend(self.read_table(pe, root, root.asid, self.now, domain));
-                }
-                for (&e, &time) in &self.pes[pe].cached {
-                    let Some(root) = walked(&roots, &e) else { continue };
-                    found.extend(self.read_table(pe, &e, root.asid, time, domain));
-                    if e.root.format.stage2 && e.next().is_none() && !e.combined {
-                        found.push((Entry { combined: true, ..e }, time));
-                    }
-                }
-                let before = self.pes[pe].cached.clone();
-                found.into_iter().for_each(|(e, time)| self.pes[pe].caches(e, time));
-                if self.pes[pe].cached == before {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// What each PE holds and has seen in the tables when it was removed by a store that it may not have seen yet. R4 asks for the
-    /// order of that store, whatever leads to its slot by now.
-    fn unordered(&mut self, domain: Domain) -> BTreeSet<(usize, Entry)> {
-        // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
-        let before = self.pes.clone();
-        self.fetch(domain);
-        let mut all = BTreeSet::new();
-        for (pe, it) in self.pes.iter().enumerate() {
-            all.extend(it.cached.iter().filter(|(_, time)| **time == self.now).map(|(e, _)| (pe, *e)));
-        }
-        self.pes = before;
-        let removed_by = |pe, e: &Entry, store: &Unseen| {
-            let says = |value| Desc::decode(value, e.level, &e.root.format) == e.desc;
-            let here = store.was_linked && store.slot == e.slot && store.is_hidden(pe, domain);
-            here && says(store.old) && !says(self.value(e.slot))
-        };
-        let of = |(pe, it): (usize, &Pe)| {
-            let roots = it.effective.roots(self.granule);
-            let held = it.cached.keys().filter(|e| !e.combined && walked(&roots, e).is_some());
-            let removed = held.filter(|e| self.unseen.iter().any(|store| removed_by(pe, e, store)));
-            removed.map(|e| (pe, *e)).collect::<Vec<_>>()
-        };
-        all.extend(self.pes.iter().enumerate().flat_map(of));
-        all
-    }
-
-    /// What the walker of `pe` may fetch through a table entry, no younger than `time`.
-    fn read_table(
-        &self,
-        pe: usize,
-        above: &Entry,
-        asid: Option<u16>,
-        time: Time,
-        domain: Domain,
-    ) -> Vec<(Entry, Time)> {
-        let (Some(table), level, mut found) = (above.next(), above.level + 1, Vec::new()) else { return Vec::new() };
-        let format = &above.root.format;
-        let slots = table..table + format.table(level);
-        let values = self.memory.range(slots.clone()).map(|(slot, value)| (*slot, *value, true));
-        let visible = self.unseen.iter().filter(|u| slots.contains(&u.slot) && u.is_hidden(pe, domain));
-        for (slot, value, current) in values.chain(visible.map(|u| (u.slot, u.old, false))) {
-            let desc = Desc::decode(value, level, format);
-            if !desc.is_cacheable() {
-                continue;
-            }
-            let asid = asid.filter(|_| !desc.is_global());
-            let own = (slot - table) / 8;
-            for (index, desc) in desc.run(own, level, format) {
-                let va = above.va.wrapping_add(index * format.span(level));
-                let e = Entry { level, va, slot: table + 8 * index, desc, asid, combined: false, root: above.root };
-                // An old value is fetched again by those that hold it, but not by a walker that comes anew; and so is what another
-                // member of its run says of a slot: a run may be written entry by entry.
-                let anew = current && index == own;
-                if anew || (current || index == own) && self.pes[pe].cached.contains_key(&e) {
-                    found.push((e, time));
-                }
-            }
-        }
-        found
-    }
-
-    /// The table that a slot lies in.
-    fn table(&self, slot: u64) -> u64 {
-        slot >> self.granule << self.granule
-    }
-
-    fn value(&self, slot: u64) -> u64 {
-        self.memory.get(&slot).copied().unwrap_or(0)
-    }
-
-    /// What the tables say now for the span of `e`, and where: the leaf above it, or whatever stands at its level.
-    fn meaning(&self, e: &Entry) -> (i8, u64, Desc) {
-        let format = &e.root.format;
-        let (mut table, mut first) = (e.root.table, e.va & u64::MAX << format.bits);
-        for level in format.root_level()..=e.level {
-            let index = (e.va - first) / format.span(level);
-            let slot = table + 8 * index;
-            match Desc::decode(self.value(slot), level, format) {
-                Desc::Table { next, .. } if level < e.level => table = next,
-                found => return (level, slot, found),
-            }
-            first += index * format.span(level);
-        }
-        (e.level, 0, Desc::Nothing)
-    }
-
-    /// How the tables' meaning differs from what `e` says.
-    fn difference(&self, e: &Entry) -> Change {
-        let (level, _, desc) = self.meaning(e);
-        let at = |format: &Format| e.va & (format.span(level) - 1);
-        match (e.desc.next(), desc.next()) {
-            _ if desc == Desc::Nothing => Change::Owed,
-            (None, Some(table)) if e.desc.may_be_resized(self.bbm) => self.resized(e, &e.desc, table, e.level + 1, 0),
-            (Some(table), None) if desc.may_be_resized(self.bbm) && level == e.level => {
-                self.resized(e, &desc, table, e.level + 1, 0).max(Change::Owed)
-            }
-            (_, None) if desc.may_be_resized(self.bbm) && level < e.level => {
-                desc.resized(&e.desc, at(&e.root.format), self.bbm).max(Change::Owed)
-            }
-            _ if level != e.level => Change::Break,
-            _ => self.compare(e, &desc),
-        }
-    }
-
-    /// What it asks for to have the entries of a table beside `block`, of which it begins at `offset`.
-    fn resized(&self, e: &Entry, block: &Desc, table: u64, level: i8, offset: u64) -> Change {
-        let format = &e.root.format;
-        let entry = |index: u64| {
-            let offset = offset + index * format.span(level);
-            match Desc::decode(self.value(table + 8 * index), level, format) {
-                Desc::Table { next, .. } => self.resized(e, block, next, level + 1, offset),
-                desc => block.resized(&desc, offset, self.bbm),
-            }
-        };
-        (0..format.table(level) / 8).map(entry).max().unwrap_or(Change::None)
-    }
-
-    /// How `desc`, at its level, differs from what `e` says.
-    fn compare(&self, e: &Entry, desc: &Desc) -> Change {
-        compare(&e.desc, desc, self.bbm, |a, b| self.same_contents(a, b, e.size()))
-    }
-
-    fn is_stale(&self, e: &Entry) -> bool {
-        self.difference(e) != Change::None
-    }
-
-    /// Whether the tables hold nothing that is cacheable and says the same: an entry without its access flag is no translation
-    /// that could be changed in place.
-    fn is_gone(&self, e: &Entry) -> bool {
-        self.is_stale(e) || !self.meaning(e).2.is_cacheable()
-    }
-
-    fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
-        let contents = |start: u64| {
-            let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
-            words.map(move |(pa, value)| (pa - start, *value))
-        };
-        contents(a).eq(contents(b))
-    }
-
-    /// Tables that are linked: reached from a root that is, or was, loaded.
-    fn linked(&self) -> BTreeSet<u64> {
-        let mut linked = BTreeSet::new();
-        for root in &self.roots {
-            let mut tables = BTreeSet::from([root.table]);
-            for level in root.format.root_level()..=3 {
-                linked.extend(&tables);
-                let slots = |table: &u64| *table..*table + root.format.table(level);
-                let values = tables.iter().flat_map(|table| self.memory.range(slots(table)));
-                tables = values.filter_map(|(_, value)| Desc::decode(*value, level, &root.format).next()).collect();
-            }
-        }
-        linked
-    }
-
-    fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
-        let fresh: BTreeSet<Entry> = self.held().filter(|e| !self.is_gone(e)).collect();
-        let meant: BTreeMap<Entry, _> = self.held().map(|e| (e, self.meaning(&e))).collect();
-        let linked = self.linked();
-        let old = self.memory.insert(slot, value).unwrap_or(0);
-        self.replaced = Some((slot, old));
-        let table = self.table(slot);
-        let was_linked = linked.contains(&table);
-        if was_linked || self.held().any(|e| e.slot == slot || e.next() == Some(table)) {
-            let (knowers, waited, own) = ([pe].into(), BTreeMap::new(), Pes::new());
-            self.unseen.push(Unseen { slot, old, was_linked, knowers, waited, reach: Domain::NonShareable, own });
-        }
-        if value == 0 {
-            self.zeroed.insert(slot, self.now);
-        } else {
-            self.zeroed.remove(&slot);
-        }
-        let new_tables = &self.linked() - &linked;
-        let verdicts = self.judge(|all, e| {
-            // What is put into a table that is stale changes nothing in its stead.
-            let changes = e.next().is_none() || meant.get(e) != Some(&all.meaning(e));
-            let breaks = changes && all.difference(e) == Change::Break;
-            let becomes_table =
-                || e.next().is_none() && new_tables.iter().any(|it| overlap((*it, 1 << all.granule), e.target()));
-            if breaks && fresh.contains(e) {
-                Some(Kind::LiveChange)
-            } else if all.is_stale(e) && becomes_table() || all.reuses(e, slot, old, value) {
-                Some(Kind::Reused)
-            } else {
-                breaks.then_some(Kind::Remade)
-            }
-        });
-        self.replaced = None;
-        verdicts
-    }
-
-    /// Whether a store to `slot` puts the table that stale `e` leads to to another use.
-    fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
-        let (Some(since), Some(table)) = (self.stale.get(e), e.next()) else { return false };
-        let (level, _, there) = self.meaning(e);
-        if (level, there.next()) == (e.level, Some(table)) || table != self.table(slot) {
-            return false;
-        }
-        if self.linked().contains(&table) {
-            // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
-            let aged = |value| Desc::decode(value | 1 << 10, e.level + 1, &e.root.format);
-            return value & 1 == 1 && aged(old) != aged(value);
-        }
-        let cleared = || (table..table + e.target().1).step_by(8).all(|slot| self.zeroed.get(&slot) > Some(since));
-        value & 1 == 1 && value != old || cleared()
-    }
-
-    /// The verdicts about what is held, by what `kind` says of it; equal ones made one.
-    fn judge(&mut self, kind: impl Fn(&Self, &Entry) -> Option<Kind>) -> Vec<Seen> {
-        let mut verdicts: BTreeMap<(Kind, u64, i8), Seen> = BTreeMap::new();
-        for e in self.held().collect::<BTreeSet<Entry>>() {
-            let Some(kind) = kind(self, &e) else { continue };
-            self.told.insert(e);
-            let of_it = |it: &Entry| it.residue() == e.residue();
-            let holders = self.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
-            let pes: Pes = holders.map(|(pe, _)| pe).collect();
-            let cause = self.cause(kind, &e, &pes);
-            let seen = Seen { kind, start: e.va, size: e.size(), level: e.level, pes, cause };
-            let merged = verdicts.entry((kind, e.va, e.level)).or_insert_with(|| seen.clone());
-            merged.cause = cause.filter(|_| merged.cause == cause);
-            merged.pes.extend(seen.pes);
-        }
-        verdicts.into_values().collect()
-    }
-
     fn held(&self) -> impl Iterator<Item = Entry> {
         self.pes.iter().flat_map(|pe| pe.cached.keys().copied())
-    }
-
-    /// Whether a walk through table entry `e` could fetch `child`.
-    fn leads_to(&self, e: &Entry, child: &Entry) -> bool {
-        e.next() == Some(self.table(child.slot))
-            && e.level + 1 == child.level
-            && e.covers(child.va)
-            && e.root == child.root
-            && self.holds_now(child)
-    }
-
-    /// Whether the slot that `e` was read from holds it still; for the slot of the store at hand, until then.
-    fn holds_now(&self, e: &Entry) -> bool {
-        let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
-        let desc = Desc::decode(replaced.unwrap_or_else(|| self.value(e.slot)), e.level, &e.root.format);
-        desc.is_cacheable() && self.compare(e, &desc) == Change::None
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
@@ -618,56 +351,4 @@ impl Reference {
         // No operation wants more.
         self.unseen.retain(|store| store.reach < Domain::OuterShareable);
     }
-
-    /// Why the stale `e` is still there on `pes`, if there is one reason only.
-    fn cause(&self, kind: Kind, e: &Entry, pes: &Pes) -> Option<Cause> {
-        if kind == Kind::LiveChange {
-            return Some(Cause::NotBrokenFirst);
-        }
-        let since = self.stale.get(e).copied().unwrap_or(self.now);
-        let youngest = pes.iter().filter_map(|pe| self.pes[*pe].cached.get(e)).max();
-        let above: Vec<Entry> = self.held().filter(|it| self.stale.contains_key(it) && self.leads_to(it, e)).collect();
-        let mut causes = BTreeSet::new();
-        let for_it = |it: &&Executed| it.registers.names(&it.op, e.root.space, e.combined);
-        for executed in self.executed.iter().filter(|it| it.at > since).filter(for_it) {
-            let Executed { at, pe, op, completed, .. } = executed;
-            let mut all = misses(op, e);
-            let mut also = |yes: bool, cause| all.extend(yes.then_some(cause));
-            // It may be fetched again through a table entry that the operation leaves.
-            let leaf_only = match op.target {
-                Target::Va { leaf_only, .. } | Target::VaRange { leaf_only, .. } => leaf_only,
-                Target::Ipa { leaf_only, .. } | Target::IpaRange { leaf_only, .. } => leaf_only,
-                _ => false,
-            };
-            let left = if leaf_only { Cause::LeafOnly } else { Cause::WrongAsid };
-            also(above.iter().any(|it| !misses(op, it).is_empty()), left);
-            also(op.scope == Scope::Local && pes.iter().any(|it| it != pe), Cause::LocalOnly);
-            let unordered = || pes.iter().any(|pe| executed.unordered.contains(&(*pe, *e)));
-            also(youngest >= Some(at) || unordered(), Cause::NotOrdered);
-            let remade = pes.iter().any(|pe| executed.leaves_what_makes(e, &self.pes[*pe].held));
-            also(!completed || remade, Cause::NotCompleted);
-            causes.extend(if all.is_empty() { vec![left] } else { all });
-        }
-        // Whether a TLBI for something else was meant for this is anybody's guess, and so is what a run's other members did, or
-        // what is combined with it.
-        let other = |cause| matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
-        let for_half = |it: &Executed| !for_it(&it) && it.registers.names(&it.op, e.root.space, !e.combined);
-        if self.executed.iter().any(|it| it.at > since && for_half(it)) {
-            return None;
-        }
-        match causes.pop_first() {
-            None => Some(Cause::NoInvalidation),
-            Some(cause) => (causes.is_empty() && !other(cause) && e.desc.run(0, e.level, &e.root.format).len() == 1)
-                .then_some(cause),
-        }
-    }
-}
-
-/// The root through which `e` is walked, if it is.
-fn walked<'a>(roots: &'a [Entry], e: &Entry) -> Option<&'a Entry> {
-    roots.iter().find(|it| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid))
-}
-
-fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {
-    a < b.saturating_add(b_size) && b < a.saturating_add(a_size)
 }
