@@ -34,6 +34,8 @@ use verdicts::overlap;
 
 type Time = u64;
 type Pes = BTreeSet<usize>;
+/// What a verdict is about: an entry, under whatever ASID.
+type Residue = (i8, u64, u64, Desc, Root);
 
 /// Where walks begin, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +83,7 @@ impl Entry {
     }
 
     /// What a verdict about it tells apart.
-    fn residue(&self) -> (i8, u64, u64, Desc, Root) {
+    fn residue(&self) -> Residue {
         (self.level, self.va, self.slot, self.desc, self.root)
     }
 }
@@ -185,7 +187,7 @@ pub(crate) struct Reference {
     unseen: Vec<Unseen>,
     executed: Vec<Executed>,
     /// Entries that verdicts were about.
-    told: BTreeSet<Entry>,
+    told: BTreeSet<Residue>,
     /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
     /// When each slot of a table that is not linked was last stored zero to, if nothing else was stored since.
@@ -214,7 +216,7 @@ impl Reference {
     /// Forgets what verdicts were about: other members of a contiguous run may stand for it after every invalidation.
     pub(crate) fn forgive(&mut self) {
         let told = std::mem::take(&mut self.told);
-        self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !told.contains(e)));
+        self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !told.contains(&e.residue())));
     }
 
     /// Handles an event; `memory` reads the 8 bytes at an address.

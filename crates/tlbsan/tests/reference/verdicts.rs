@@ -66,7 +66,7 @@ impl Reference {
         let mut verdicts: BTreeMap<(Kind, u64, i8), Seen> = BTreeMap::new();
         for e in self.held().collect::<BTreeSet<Entry>>() {
             let Some(kind) = kind(self, &e) else { continue };
-            self.told.insert(e);
+            self.told.insert(e.residue());
             let of_it = |it: &Entry| it.residue() == e.residue();
             let holders = self.pes.iter().enumerate().filter(|(_, pe)| pe.cached.keys().any(of_it));
             let pes: Pes = holders.map(|(pe, _)| pe).collect();
