@@ -320,18 +320,6 @@ impl Features {
     }
 }
 
-/// Whether a PE's TLB holds UNKNOWN entries, after a reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unknown {
-    /// No.
-    #[default]
-    No,
-    /// Yes, and nothing was done about it.
-    Yes,
-    /// An invalidation of everything by this PE waits for its DSB.
-    InFlight(usize),
-}
-
 /// One PE.
 #[derive(Clone, Debug)]
 pub struct Pe {
@@ -345,8 +333,8 @@ pub struct Pe {
     pub el: u8,
     /// What it can do.
     pub features: Features,
-    /// UNKNOWN contents of EL1&0 and of EL2's regimes.
-    pub unknown: [Unknown; 2],
+    /// The event since which the TLB holds UNKNOWN entries of EL1&0, and of EL2's regimes: a reset.
+    pub unknown: [Option<u64>; 2],
     /// MAIR of the same, as translations may be cached with it, and to what they belong.
     pub mair: [Option<(Space, u64)>; 2],
     /// The last label hint.
@@ -361,7 +349,7 @@ impl Default for Pe {
             loaded: [None; PLACES],
             el: 1,
             features: Features::default(),
-            unknown: [Unknown::No; 2],
+            unknown: [None; 2],
             mair: [None; 2],
             label: None,
         }

@@ -5,7 +5,7 @@ use crate::descriptor::{Descriptor, grouped};
 use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
-use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
+use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unmodelled, pes};
 use crate::report::{self, Step, Ways};
 use crate::residue::{ResidueId, Tag};
 use crate::rules::asid;
@@ -37,7 +37,7 @@ impl Model {
         state.effective = Registers::default();
         state.el = 1;
         state.mair = [None; 2];
-        state.unknown = [Unknown::Yes; 2];
+        state.unknown = [Some(now.time); 2];
         self.residues.synchronise(pe);
         self.reload(now);
         // What it held is part of what is unknown from here on.
@@ -222,13 +222,11 @@ impl Model {
         let which = usize::from(EL2.contains(&place));
         // What a guest finds under stage 2 is its host's business.
         let guest = place == STAGE2 || (which == 0 && self.pes[pe].effective.has_stage2());
-        let unknown = std::mem::take(&mut self.pes[pe].unknown[which]);
-        let cause = match unknown {
-            _ if guest => return self.pes[pe].unknown[which] = unknown,
-            Unknown::No => return,
-            Unknown::Yes => Cause::NoInvalidation,
-            Unknown::InFlight(_) => Cause::NotCompleted,
+        let Some(since) = self.pes[pe].unknown[which].take_if(|_| !guest) else { return };
+        let waits = |effect: &Effect| {
+            effect.reach >> pe & 1 != 0 && effect.time > since && affected(effect).any(|other| other == which)
         };
+        let cause = if self.wide_tlbis.iter().any(waits) { Cause::NotCompleted } else { Cause::NoInvalidation };
         let root = next.root;
         let site = now.site();
         let text = |text: String| report::Descriptor { bits: 0, text };
@@ -246,17 +244,6 @@ impl Model {
             removed: (*site).clone(),
             ..super::verdicts::blank(&site)
         });
-    }
-
-    /// An invalidation of everything begins: what is UNKNOWN after reset waits for its completion.
-    pub(super) fn unknown_in_flight(&mut self, effect: &Effect) {
-        for (pe, state) in self.pes.iter_mut().enumerate() {
-            for which in affected(effect) {
-                if effect.reach >> pe & 1 != 0 && state.unknown[which] == Unknown::Yes {
-                    state.unknown[which] = Unknown::InFlight(effect.issuer);
-                }
-            }
-        }
     }
 
     /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them).
@@ -311,7 +298,7 @@ impl Model {
         for (pe, state) in self.pes.iter_mut().enumerate() {
             for which in affected(effect) {
                 if effect.reach >> pe & 1 != 0 {
-                    state.unknown[which] = Unknown::No;
+                    state.unknown[which].take_if(|since| *since < effect.time);
                     state.mair[which] = None;
                 }
             }
@@ -352,7 +339,7 @@ impl Model {
     /// Whether some PE that it reaches has UNKNOWN entries of a regime that it covers.
     pub(super) fn ends_unknown(&self, effect: &Effect) -> bool {
         let reached = self.pes.iter().enumerate().filter(|(pe, _)| effect.reach >> pe & 1 != 0);
-        reached.into_iter().any(|(_, pe)| affected(effect).any(|which| pe.unknown[which] != Unknown::No))
+        reached.into_iter().any(|(_, pe)| affected(effect).any(|which| pe.unknown[which].is_some()))
     }
 
     /// Takes a context for one that some PEs hold nothing of any more under a tag.

@@ -296,7 +296,7 @@ impl Model {
             }
             Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
             Selection::Asid(space, asid) => self.remark_unused(now, effect, space, asid),
-            _ => self.unknown_in_flight(effect),
+            _ => {}
         }
         let same = |other: &&mut Effect| {
             (other.issuer, other.op, other.selection) == (effect.issuer, effect.op, effect.selection)

@@ -1,17 +1,48 @@
 //! ASIDs and VMIDs: at a context synchronisation a PE must not hold entries of other tables under one that it loads.
 
 use super::decode::Desc;
-use super::{Entry, Reference, Seen};
+use super::registers::Space;
+use super::{Entry, Executed, Reference, Seen};
+use tlbi::{Scope, Target};
 use tlbsan::Kind;
 
 impl Reference {
     /// `pe` translates through `new` roots; before it was through `old` ones.
-    pub(super) fn clashes(&self, pe: usize, old: &[Entry], new: &[Entry]) -> Vec<Seen> {
-        let loaded = new.iter().filter(|root| !old.contains(root) && self.says_something(root));
-        let mut all: Vec<Seen> = loaded.flat_map(|root| self.clashes_with(pe, root)).collect();
+    pub(super) fn clashes(&mut self, pe: usize, old: &[Entry], new: &[Entry]) -> Vec<Seen> {
+        let loaded = || new.iter().filter(|root| !old.contains(root));
+        let after_reset = loaded().find_map(|root| self.meets_unknown(pe, root));
+        let loaded = loaded().filter(|root| self.says_something(root));
+        let mut all: Vec<Seen> = loaded.flat_map(|root| self.clashes_with(pe, root)).chain(after_reset).collect();
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
+    fn meets_unknown(&mut self, pe: usize, root: &Entry) -> Option<Seen> {
+        let which = match root.root.space {
+            Space::El10(_) => 0,
+            Space::El2 | Space::El20 => 1,
+            Space::Stage2(_) => return None,
+        };
+        self.pes[pe].unknown[which].take()?;
+        let (kind, size, pes) = (Kind::Asid, 1 << root.root.format.bits, [pe].into());
+        Some(Seen { kind, start: root.va, size, level: root.level + 1, pes, cause: None })
+    }
+
+    /// An invalidation of everything is complete.
+    pub(super) fn end_unknown(&mut self, executed: &Executed) {
+        let Executed { at, pe, op, registers, .. } = executed;
+        let which = match op.target {
+            Target::AllStages | Target::AllVmids => 0,
+            Target::All => usize::from(!matches!(registers.space(op.regime), Space::El10(_))),
+            _ => return,
+        };
+        for (target, it) in self.pes.iter_mut().enumerate() {
+            if op.scope != Scope::Local || target == *pe {
+                it.unknown[which].take_if(|since| *since < *at);
+            }
+        }
     }
 
     fn says_something(&self, root: &Entry) -> bool {

@@ -148,6 +148,8 @@ struct Pe {
     held: BTreeMap<Entry, Time>,
     /// What its own invalidations have removed since it was synchronised.
     settled: Vec<Entry>,
+    /// The reset since which its TLB holds UNKNOWN entries, of EL1&0 and of EL2's regimes.
+    unknown: [Option<Time>; 2],
 }
 
 impl Pe {
@@ -256,6 +258,7 @@ impl Reference {
             What::Sysreg(register, value) => {
                 self.pes[pe].written.0.insert(register, value);
             }
+            What::Reset => self.pes[pe] = Pe { unknown: [Some(self.now); 2], ..Pe::default() },
             What::Access { va, pa, el, .. } => verdicts.extend(self.accessed(pe, va, pa, el)),
             What::Hint(Hint::FlushClaimed { start, size, asid }) => {
                 let meant = |e: &Entry| {
@@ -318,6 +321,7 @@ impl Reference {
             let enough = if executed.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
             if executed.pe == pe && !executed.completed && enough {
                 self.executed[i].completed = true;
+                self.end_unknown(&executed);
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if executed.op.scope != Scope::Local || target == pe {
                         let Pe { cached, held, settled, .. } = it;

@@ -93,6 +93,10 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             vec![Act::Space { root: number, number }]
         }
         26 => vec![Act::Isb],
+        22..=27 if form.is_special() && d.below(2) == 0 => {
+            let number = d.one_of(&[1, 2, 0]);
+            vec![Act::Reset, Act::Space { root: number, number }]
+        }
         22..=27 => vec![Act::Mmu { on: d.below(3) != 0 }, Act::Isb],
         28 if setting.granule == 12 => {
             vec![Act::Clear { page: setting.table(d.one_of(&TABLES)), zva: d.below(2) == 0 }]

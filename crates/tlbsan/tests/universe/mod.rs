@@ -52,6 +52,7 @@ pub(crate) enum Act {
     },
     /// The PE tells what it can do.
     Features,
+    Reset,
     Hint(Hint),
 }
 
@@ -204,6 +205,7 @@ impl Universe {
             Act::Features => {
                 now(ram, What::Id(IdRegister::Mmfr2, u64::from(self.setting.bbm) << 52));
             }
+            Act::Reset => now(ram, What::Reset),
             Act::Hint(hint) => now(ram, What::Hint(hint)),
         }
     }

@@ -121,6 +121,7 @@ impl Setting {
             Act::Access { va, pa } => format!("access {va:#x}, at {pa:#x}"),
             Act::Mmu { on } => format!("msr sctlr, {}", u64::from(on)),
             Act::Features => format!("feat_bbm is {}", self.bbm),
+            Act::Reset => "reset".to_owned(),
             Act::Hint(hint) => format!("hint {hint:x?}"),
         };
         format!("PE {}: {act}", step.pe)
