@@ -45,9 +45,8 @@ impl Reference {
         }
         self.pes = before;
         let removed_by = |pe, e: &Entry, store: &Unseen| {
-            let says = |value| Desc::decode(value, e.level, &e.root.format) == e.desc;
-            let here = store.was_linked && store.slot == e.slot && store.is_hidden(pe, domain);
-            here && says(store.old) && !says(self.value(e.slot))
+            let says_it = Desc::decode(self.value(e.slot), e.level, &e.root.format) == e.desc;
+            !says_it && store.removed.contains(e) && store.is_hidden(pe, domain)
         };
         let of = |(pe, it): (usize, &Pe)| {
             let roots = it.effective.roots(self.granule);
@@ -60,7 +59,7 @@ impl Reference {
     }
 
     /// What the walker of `pe` may fetch through a table entry, no younger than `time`.
-    pub(super) fn read_table(
+    fn read_table(
         &self,
         pe: usize,
         above: &Entry,
@@ -96,6 +95,6 @@ impl Reference {
 }
 
 /// The root through which `e` is walked, if it is.
-pub(super) fn walked<'a>(roots: &'a [Entry], e: &Entry) -> Option<&'a Entry> {
+fn walked<'a>(roots: &'a [Entry], e: &Entry) -> Option<&'a Entry> {
     roots.iter().find(|it| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid))
 }

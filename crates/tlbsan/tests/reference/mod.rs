@@ -93,8 +93,8 @@ impl Entry {
 struct Unseen {
     slot: u64,
     old: u64,
-    /// Whether a walk came there.
-    was_linked: bool,
+    /// What was in the tables until then and read from there.
+    removed: BTreeSet<Entry>,
     /// The writer, and whoever has read the slot since: a DSB of theirs publishes the store.
     knowers: Pes,
     /// PEs that have executed a DSB since, and how far it reached: their next TLBI shows that they were handed the store.
@@ -181,8 +181,6 @@ pub(crate) struct Reference {
     /// The level of FEAT_BBM.
     bbm: u8,
     memory: BTreeMap<u64, u64>,
-    /// The slot that is being stored to, and its old value.
-    replaced: Option<(u64, u64)>,
     pes: Vec<Pe>,
     /// Every root that was ever loaded.
     roots: BTreeSet<Root>,
@@ -204,7 +202,6 @@ impl Reference {
             granule,
             bbm: 0,
             memory: BTreeMap::new(),
-            replaced: None,
             pes: vec![Pe::default(); pes],
             roots: BTreeSet::new(),
             unseen: Vec::new(),

@@ -49,7 +49,7 @@ impl Reference {
     }
 
     /// What it asks for to have the entries of a table beside `block`, of which it begins at `offset`.
-    pub(super) fn resized(&self, e: &Entry, block: &Desc, table: u64, level: i8, offset: u64) -> Change {
+    fn resized(&self, e: &Entry, block: &Desc, table: u64, level: i8, offset: u64) -> Change {
         let format = &e.root.format;
         let entry = |index: u64| {
             let offset = offset + index * format.span(level);
@@ -76,7 +76,7 @@ impl Reference {
         self.is_stale(e) || !self.meaning(e).2.is_cacheable()
     }
 
-    pub(super) fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
+    fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
         let contents = |start: u64| {
             let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
             words.map(move |(pa, value)| (pa - start, *value))

@@ -14,12 +14,11 @@ impl Reference {
         let meant: BTreeMap<Entry, _> = self.held().map(|e| (e, self.meaning(&e))).collect();
         let linked = self.linked();
         let old = self.memory.insert(slot, value).unwrap_or(0);
-        self.replaced = Some((slot, old));
         let table = self.table(slot);
-        let was_linked = linked.contains(&table);
-        if was_linked || self.held().any(|e| e.slot == slot || e.next() == Some(table)) {
+        let removed = fresh.iter().filter(|e| e.slot == slot).copied().collect();
+        if linked.contains(&table) || self.held().any(|e| e.slot == slot || e.next() == Some(table)) {
             let (knowers, waited, own) = ([pe].into(), BTreeMap::new(), Pes::new());
-            self.unseen.push(Unseen { slot, old, was_linked, knowers, waited, reach: Domain::NonShareable, own });
+            self.unseen.push(Unseen { slot, old, removed, knowers, waited, reach: Domain::NonShareable, own });
         }
         if value == 0 {
             self.zeroed.insert(slot, self.now);
@@ -27,7 +26,7 @@ impl Reference {
             self.zeroed.remove(&slot);
         }
         let new_tables = &self.linked() - &linked;
-        let verdicts = self.judge(|all, e| {
+        self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
             let changes = e.next().is_none() || meant.get(e) != Some(&all.meaning(e));
             let breaks = changes && all.difference(e) == Change::Break;
@@ -40,13 +39,11 @@ impl Reference {
             } else {
                 breaks.then_some(Kind::Remade)
             }
-        });
-        self.replaced = None;
-        verdicts
+        })
     }
 
     /// Whether a store to `slot` puts the table that stale `e` leads to to another use.
-    pub(super) fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
+    fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
         let (Some(since), Some(table)) = (self.stale.get(e), e.next()) else { return false };
         let (level, _, there) = self.meaning(e);
         if (level, there.next()) == (e.level, Some(table)) || table != self.table(slot) {
@@ -80,7 +77,7 @@ impl Reference {
     }
 
     /// Whether a walk through table entry `e` could fetch `child`.
-    pub(super) fn leads_to(&self, e: &Entry, child: &Entry) -> bool {
+    fn leads_to(&self, e: &Entry, child: &Entry) -> bool {
         e.next() == Some(self.table(child.slot))
             && e.level + 1 == child.level
             && e.covers(child.va)
@@ -88,15 +85,14 @@ impl Reference {
             && self.holds_now(child)
     }
 
-    /// Whether the slot that `e` was read from holds it still; for the slot of the store at hand, until then.
-    pub(super) fn holds_now(&self, e: &Entry) -> bool {
-        let replaced = self.replaced.filter(|(slot, _)| *slot == e.slot).map(|(_, old)| old);
-        let desc = Desc::decode(replaced.unwrap_or_else(|| self.value(e.slot)), e.level, &e.root.format);
+    /// Whether the slot that `e` was read from holds it still.
+    fn holds_now(&self, e: &Entry) -> bool {
+        let desc = Desc::decode(self.value(e.slot), e.level, &e.root.format);
         desc.is_cacheable() && self.compare(e, &desc) == Change::None
     }
 
     /// Why the stale `e` is still there on `pes`, if there is one reason only.
-    pub(super) fn cause(&self, kind: Kind, e: &Entry, pes: &Pes) -> Option<Cause> {
+    fn cause(&self, kind: Kind, e: &Entry, pes: &Pes) -> Option<Cause> {
         if kind == Kind::LiveChange {
             return Some(Cause::NotBrokenFirst);
         }
@@ -137,11 +133,6 @@ impl Reference {
                 .then_some(cause),
         }
     }
-}
-
-/// The root through which `e` is walked, if it is.
-pub(super) fn walked<'a>(roots: &'a [Entry], e: &Entry) -> Option<&'a Entry> {
-    roots.iter().find(|it| it.root == e.root && it.covers(e.va) && (e.asid.is_none() || e.asid == it.asid))
 }
 
 pub(super) fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {

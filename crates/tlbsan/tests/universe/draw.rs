@@ -29,6 +29,12 @@ struct Form {
     outer: bool,
 }
 
+const PLAIN: Form = Form { range: false, nxs: false, outer: false };
+const RANGE: Form = Form { range: true, ..PLAIN };
+const NXS: Form = Form { nxs: true, ..PLAIN };
+const OUTER: Form = Form { outer: true, ..PLAIN };
+const RANGE_NXS: Form = Form { range: true, ..NXS };
+
 impl Form {
     fn is_special(self) -> bool {
         self.range || self.nxs || self.outer
@@ -39,17 +45,8 @@ impl Form {
 /// shrinking simplifies.
 pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
     let mut d = Digits(code);
-    let form = d.one_of(&[
-        (false, false, false),
-        (false, false, false),
-        (false, false, false),
-        (false, false, false),
-        (true, false, false),
-        (false, true, false),
-        (false, false, true),
-        (true, true, false),
-    ]);
-    let form = Form { range: form.0, nxs: form.1, outer: form.2 };
+    // What is no operation has another variety where this is special.
+    let form = d.one_of(&[PLAIN, PLAIN, PLAIN, PLAIN, RANGE, NXS, OUTER, RANGE_NXS]);
     let what = d.below(32);
     let what = if !roaming && (22..=27).contains(&what) { what - 22 } else { what };
     let pe = d.one_of(&[0, 0, 0, 1, 1, 2]);
