@@ -312,6 +312,7 @@ impl Reference {
                 *waited = dsb.domain().max(*waited);
             }
         }
+        let before: Vec<Entry> = self.pes[pe].cached.keys().filter(|e| self.stale.contains_key(e)).copied().collect();
         for i in 0..self.executed.len() {
             let executed = self.executed[i].clone();
             let domain = executed.op.scope.domain();
@@ -321,24 +322,21 @@ impl Reference {
                 self.end_unknown(&executed);
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if executed.op.scope != Scope::Local || target == pe {
-                        let Pe { cached, held, settled, .. } = it;
-                        let before: Vec<Entry> =
-                            if target == pe { cached.keys().copied().collect() } else { Vec::new() };
+                        let Pe { cached, held, .. } = it;
                         cached.retain(|e, fetched| {
                             *fetched >= executed.at
                                 || !executed.removes(e)
                                 || executed.unordered.contains(&(target, *e))
                                 || executed.leaves_what_makes(e, held)
                         });
-                        let stale =
-                            before.into_iter().filter(|e| self.stale.contains_key(e) && !cached.contains_key(e));
-                        settled.extend(stale);
                     }
                 }
                 // The next TLBI may have been performed long after this one.
                 self.fetch(Domain::NonShareable);
             }
         }
+        let Pe { cached, settled, .. } = &mut self.pes[pe];
+        settled.extend(before.iter().filter(|e| !cached.contains_key(e)));
     }
 
     /// What is visible to the walker of `pe`, or further, by what `which` says; so is every earlier store to the same slot.
