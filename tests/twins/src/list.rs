@@ -386,6 +386,8 @@ const MEMORY_ATTRIBUTES: &[Twin] = &[
         &["live-change not-broken-first 0 whole"],
     ),
     right("msr sctlr_el1 off; isb; tlbi vmalle1; dsb nsh; msr mair_el1 attr0=44; msr sctlr_el1 on; isb"),
+    // An MMU that is on fills the TLB again.
+    broken("tlbi vmalle1; dsb nsh; msr mair_el1 attr0=44; isb", &["live-change not-broken-first 0 whole"]),
     // An attribute that no entry uses.
     right("msr mair_el1 attr2=44; isb"),
 ];

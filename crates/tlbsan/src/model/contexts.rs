@@ -5,11 +5,11 @@ use crate::descriptor::{Descriptor, grouped};
 use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
-use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unmodelled, pes};
+use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, Root, STAGE2, Unmodelled, pes};
 use crate::report::{self, Step, Ways};
 use crate::residue::{ResidueId, Tag};
 use crate::rules::asid;
-use crate::rules::live_change::changed_attribute;
+use crate::rules::live_change::changed_attributes;
 use crate::shadow::{MAX_CONTEXTS, Parent};
 use crate::walk::walk;
 use tlbsan_hint::{Cause, Kind};
@@ -255,10 +255,12 @@ impl Model {
         let value = state.effective.get(mair);
         let before = state.mair[which].replace((space, value));
         let Some((_, before)) = before.filter(|(other, _)| *other == space) else { return };
-        let Some(attribute) = changed_attribute(before, value) else { return };
-        let roots = [state.loaded[place], state.loaded[place + 1]];
-        let used = |root: &Loaded| self.uses_attribute(root.root.table, attribute as u8, &mut MAX_SEARCHED.clone());
-        let Some(root) = roots.into_iter().flatten().find(used).map(|loaded| loaded.root) else { return };
+        let roots = [state.loaded[place], state.loaded[place + 1]].map(|loaded| loaded.map(|loaded| loaded.root));
+        let used = |attribute: usize| {
+            let uses = |root: &Root| self.uses_attribute(root.table, attribute as u8, &mut MAX_SEARCHED.clone());
+            roots.into_iter().flatten().find(uses).map(|root| (attribute, root))
+        };
+        let Some((attribute, root)) = changed_attributes(before, value).find_map(used) else { return };
         let site = now.site();
         let text = |value: u64| {
             let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
@@ -299,7 +301,9 @@ impl Model {
             for which in affected(effect) {
                 if effect.reach >> pe & 1 != 0 {
                     state.unknown[which].take_if(|since| *since < effect.time);
-                    state.mair[which] = None;
+                    // An MMU that is on has filled its TLB again.
+                    let on = [EL10, EL2][which].into_iter().any(|place| state.loaded[place].is_some());
+                    state.mair[which].take_if(|_| !on);
                 }
             }
         }

@@ -17,7 +17,7 @@ pub fn is_broken(change: Change, old: &Descriptor, holders: &[(Tag, PeSet)]) -> 
     matches!(change, Change::Break(_)) && old.is_cacheable() && !holders.is_empty()
 }
 
-/// The first attribute of MAIR that differs between what is in effect and what was, if any does.
-pub fn changed_attribute(before: u64, now: u64) -> Option<usize> {
-    (0..8).find(|index| before >> (8 * index) & 0xff != now >> (8 * index) & 0xff)
+/// The attributes of MAIR that differ between what is in effect and what was.
+pub fn changed_attributes(before: u64, now: u64) -> impl Iterator<Item = usize> {
+    (0..8).filter(move |index| before >> (8 * index) & 0xff != now >> (8 * index) & 0xff)
 }

@@ -20,18 +20,13 @@ impl Reference {
 
     /// Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
     fn meets_unknown(&mut self, pe: usize, root: &Entry) -> Option<Seen> {
-        let which = match root.root.space {
-            Space::El10(_) => 0,
-            Space::El2 | Space::El20 => 1,
-            Space::Stage2(_) => return None,
-        };
-        self.pes[pe].unknown[which].take()?;
+        self.pes[pe].unknown[belongs(root)?].take()?;
         let (kind, size, pes) = (Kind::Asid, 1 << root.root.format.bits, [pe].into());
         Some(Seen { kind, start: root.va, size, level: root.level + 1, pes, cause: None })
     }
 
     /// An invalidation of everything is complete.
-    pub(super) fn end_unknown(&mut self, executed: &Executed) {
+    pub(super) fn end_all(&mut self, executed: &Executed) {
         let Executed { at, pe, op, registers, .. } = executed;
         let which = match op.target {
             Target::AllStages | Target::AllVmids => 0,
@@ -41,6 +36,9 @@ impl Reference {
         for (target, it) in self.pes.iter_mut().enumerate() {
             if op.scope != Scope::Local || target == *pe {
                 it.unknown[which].take_if(|since| *since < *at);
+                // An MMU that is on has filled its TLB again.
+                let on = it.effective.roots(self.granule).iter().any(|root| belongs(root) == Some(which));
+                it.mair[which].take_if(|_| !on);
             }
         }
     }
@@ -73,5 +71,14 @@ impl Reference {
         let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
         let stale = held.iter().filter(|e| self.stale.contains_key(e) && !told(e));
         stale.chain(&first).map(seen).collect()
+    }
+}
+
+/// Whether a root is one of EL1&0's stage 1 (0), or of EL2's regimes (1).
+pub(super) fn belongs(root: &Entry) -> Option<usize> {
+    match root.root.space {
+        Space::El10(_) => Some(0),
+        Space::El2 | Space::El20 => Some(1),
+        Space::Stage2(_) => None,
     }
 }

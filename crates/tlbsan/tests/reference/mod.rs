@@ -15,6 +15,7 @@
 //! TLBIs, it is the cause of the verdict; where there are several the rules leave it open which is named.
 
 mod accesses;
+mod attributes;
 mod decode;
 mod fetch;
 mod identifiers;
@@ -148,6 +149,8 @@ struct Pe {
     held: BTreeMap<Entry, Time>,
     /// What its own invalidations have removed since it was synchronised.
     settled: Vec<Entry>,
+    /// MAIR as translations of either may be cached with it, and to what they belong.
+    mair: [Option<(Space, u64)>; 2],
     /// The reset since which its TLB holds UNKNOWN entries, of EL1&0 and of EL2's regimes.
     unknown: [Option<Time>; 2],
 }
@@ -250,6 +253,7 @@ impl Reference {
                 let pe = &mut self.pes[pe];
                 pe.effective = pe.written.clone();
                 pe.settled.clear();
+                verdicts.extend(self.changed_attributes(event.pe));
             }
             What::Id(IdRegister::Mmfr2, value) => self.bbm = (value >> 52 & 15) as u8,
             What::Sysreg(register, value) => {
@@ -319,7 +323,7 @@ impl Reference {
             let enough = if executed.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
             if executed.pe == pe && !executed.completed && enough {
                 self.executed[i].completed = true;
-                self.end_unknown(&executed);
+                self.end_all(&executed);
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if executed.op.scope != Scope::Local || target == pe {
                         let Pe { cached, held, .. } = it;

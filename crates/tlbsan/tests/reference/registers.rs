@@ -22,7 +22,7 @@ pub(crate) enum Space {
 pub(crate) struct Registers(pub(crate) BTreeMap<Sysreg, u64>);
 
 impl Registers {
-    fn field(&self, register: Sysreg, shift: usize, bits: u32) -> u64 {
+    pub(crate) fn field(&self, register: Sysreg, shift: usize, bits: u32) -> u64 {
         self.0.get(&register).copied().unwrap_or(0) >> shift & (u64::MAX >> (64 - bits))
     }
 

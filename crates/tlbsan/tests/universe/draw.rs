@@ -102,6 +102,7 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             let slot = slot(&mut d, setting);
             [0, value(&mut d, slot, setting)].map(|value| Act::Store { slot, value }).to_vec()
         }
+        30 if form.is_special() => vec![Act::Mair(d.one_of(&[0xff, 0x44ff, 0x44, 0])), Act::Isb],
         30 => {
             let start = va(&mut d, setting);
             let size = d.one_of(&[1 << setting.granule, 1 << setting.shift(2), 1 << setting.shift(1), u64::MAX]);

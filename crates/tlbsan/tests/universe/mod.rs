@@ -53,6 +53,8 @@ pub(crate) enum Act {
     /// The PE tells what it can do.
     Features,
     Reset,
+    /// Sets the memory attributes.
+    Mair(u64),
     Hint(Hint),
 }
 
@@ -206,6 +208,10 @@ impl Universe {
                 now(ram, What::Id(IdRegister::Mmfr2, u64::from(self.setting.bbm) << 52));
             }
             Act::Reset => now(ram, What::Reset),
+            Act::Mair(value) => {
+                let el1 = matches!(self.setting.regime, Regime::El1 | Regime::Guest);
+                now(ram, What::Sysreg(if el1 { Sysreg::MairEl1 } else { Sysreg::MairEl2 }, value));
+            }
             Act::Hint(hint) => now(ram, What::Hint(hint)),
         }
     }

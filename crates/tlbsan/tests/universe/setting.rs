@@ -122,6 +122,7 @@ impl Setting {
             Act::Mmu { on } => format!("msr sctlr, {}", u64::from(on)),
             Act::Features => format!("feat_bbm is {}", self.bbm),
             Act::Reset => "reset".to_owned(),
+            Act::Mair(value) => format!("msr mair, {value:#x}"),
             Act::Hint(hint) => format!("hint {hint:x?}"),
         };
         format!("PE {}: {act}", step.pe)
