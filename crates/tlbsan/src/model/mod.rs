@@ -401,11 +401,11 @@ impl Model {
                 }
             }
             Hint::FrameFreed { pa, size } => {
-                let broken = claimed::frame_freed(&self.shadow, &self.residues, pa, size);
+                let broken = claimed::frame_freed(&self.shadow, &self.residues, self.bbm, pa, size);
                 self.verdicts(now, Kind::Claimed, broken, 0, None);
             }
             Hint::FlushClaimed { start, size, asid } => {
-                let broken = claimed::flush_claimed(&self.shadow, &self.residues, start, size, asid);
+                let broken = claimed::flush_claimed(&self.shadow, &self.residues, self.bbm, start, size, asid);
                 self.verdicts(now, Kind::Claimed, broken, 0, None);
             }
             Hint::Label { text, len } => {

@@ -11,7 +11,7 @@ use crate::residue::{Residue, ResidueId, Residues};
 use crate::shadow::{Shadow, Span};
 
 /// Residues that lead to a frame which is given back.
-pub fn frame_freed(shadow: &Shadow, residues: &Residues, pa: u64, size: u64) -> Vec<ResidueId> {
+pub fn frame_freed(shadow: &Shadow, residues: &Residues, bbm: u8, pa: u64, size: u64) -> Vec<ResidueId> {
     let mut ids = residues.leading_to(pa, size);
     if size <= 1 << 20 {
         let pages = (pa & !0xfff..pa.saturating_add(size)).step_by(0x1000);
@@ -23,36 +23,44 @@ pub fn frame_freed(shadow: &Shadow, residues: &Residues, pa: u64, size: u64) -> 
         };
         ids.extend(residues.iter().filter(|(_, residue)| table(residue)).map(|(id, _)| id));
     }
-    stale(shadow, residues, ids)
+    stale(shadow, residues, bbm, ids)
 }
 
 /// Residues in a range that is declared flushed for an ASID.
-pub fn flush_claimed(shadow: &Shadow, residues: &Residues, start: u64, size: u64, asid: u16) -> Vec<ResidueId> {
+pub fn flush_claimed(
+    shadow: &Shadow,
+    residues: &Residues,
+    bbm: u8,
+    start: u64,
+    size: u64,
+    asid: u16,
+) -> Vec<ResidueId> {
     let ids = residues.iter().filter(|(_, residue)| residue.overlaps(start, size) && residue.concerns(asid));
     let ids = ids.map(|(id, _)| id).collect();
-    stale(shadow, residues, ids)
+    stale(shadow, residues, bbm, ids)
 }
 
 /// Those whose slot says something else now, access flag aside; from the roots down, for what retires takes what hangs on
 /// it along, and in the order in which they came into being.
-fn stale(shadow: &Shadow, residues: &Residues, mut ids: Vec<ResidueId>) -> Vec<ResidueId> {
-    ids.retain(|id| residues.get(*id).is_some_and(|residue| !says_the_same(shadow, residue)));
+fn stale(shadow: &Shadow, residues: &Residues, bbm: u8, mut ids: Vec<ResidueId>) -> Vec<ResidueId> {
+    ids.retain(|id| residues.get(*id).is_some_and(|residue| !says_the_same(shadow, residue, bbm)));
     ids.sort_unstable_by_key(|id| residues.get(*id).map(|residue| (residue.what.level, residue.born(), *id)));
     ids.dedup();
     ids
 }
 
 /// Whether `new` says what `old` says, or permits more.
-fn permits_as_much(old: &Descriptor, new: &Descriptor) -> bool {
+fn permits_as_much(old: &Descriptor, new: &Descriptor, bbm: u8) -> bool {
     match (old, new) {
         (Descriptor::Leaf(old), Descriptor::Leaf(new)) => {
-            agree(old, new, 0) && old.contiguous == new.contiguous && !forbids_more(old, new) && (old.nt || !new.nt)
+            let same_size = old.contiguous == new.contiguous || bbm >= 3;
+            agree(old, new, 0) && same_size && !forbids_more(old, new) && (old.nt || !new.nt)
         }
         _ => old == new,
     }
 }
 
-fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
+fn says_the_same(shadow: &Shadow, residue: &Residue, bbm: u8) -> bool {
     let what = &residue.what;
     let Some(table) = shadow.table(what.table) else { return false };
     let aged = Geometry { hw_access_flag: true, ..table.geometry };
@@ -60,6 +68,6 @@ fn says_the_same(shadow: &Shadow, residue: &Residue) -> bool {
     // The slot may stand in a table that is linked elsewhere by now.
     let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
     what.through.is_none()
-        && permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged))
+        && permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged), bbm)
         && shadow.spans(what.table, what.index).0.iter().any(here)
 }

@@ -11,8 +11,11 @@ impl Reference {
     pub(super) fn clashes(&mut self, pe: usize, old: &[Entry], new: &[Entry]) -> Vec<Seen> {
         let loaded = || new.iter().filter(|root| !old.contains(root));
         let after_reset = loaded().find_map(|root| self.meets_unknown(pe, root));
-        let loaded = loaded().filter(|root| self.says_something(root));
-        let mut all: Vec<Seen> = loaded.flat_map(|root| self.clashes_with(pe, root)).chain(after_reset).collect();
+        let loaded: Vec<&Entry> = loaded().filter(|root| self.says_something(root)).collect();
+        let mut all: Vec<Seen> = after_reset.into_iter().collect();
+        for root in loaded {
+            all.extend(self.clashes_with(pe, root));
+        }
         all.sort();
         all.dedup();
         all
@@ -48,7 +51,7 @@ impl Reference {
     }
 
     /// Of each earlier root the first slot that the new one does not say as well; or, if there is none, all that is stale.
-    fn clashes_with(&self, pe: usize, new: &Entry) -> Vec<Seen> {
+    fn clashes_with(&mut self, pe: usize, new: &Entry) -> Vec<Seen> {
         let earlier = |e: &&Entry| {
             let half = e.root.space == new.root.space && e.va >> 63 == new.va >> 63;
             half && e.root != new.root && e.asid == new.asid && !e.combined
@@ -69,8 +72,10 @@ impl Reference {
             Seen { kind, start: e.va, size, level: e.level, pes, cause: None }
         };
         let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
-        let stale = held.iter().filter(|e| self.stale.contains_key(e) && !told(e));
-        stale.chain(&first).map(seen).collect()
+        let stale: Vec<&Entry> = held.iter().filter(|e| self.stale.contains_key(e) && !told(e)).collect();
+        let ends = held.iter().filter(|e| told(e) || stale.contains(e));
+        self.told.extend(ends.map(Entry::residue));
+        stale.into_iter().chain(&first).map(seen).collect()
     }
 }
 
