@@ -298,13 +298,15 @@ impl Residues {
 
     /// What an operation finds around a residue.
     fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
-        let above = self.above(residue, shadow, effect.op.scope.domain(), effect.issuer);
+        let (domain, issuer) = (effect.op.scope.domain(), effect.issuer);
+        let above = self.above(residue, shadow, domain, issuer);
         let held = |pes, above: &&Residue| pes | above.pes();
         Around {
             refillable: above.iter().fold(0, held),
             left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
-            in_run: stands_in_run(residue, shadow) && is_linked_here(residue, shadow),
-            ordered: self.is_ordered_from_above(residue, shadow, effect.op.scope.domain(), effect.issuer),
+            in_run: in_run(residue, shadow),
+            ordered: self.is_ordered(residue, domain, issuer)
+                && above.iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer)),
         }
     }
 
@@ -314,7 +316,7 @@ impl Residues {
         for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
             let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
             let pes = if refillable { PeSet::MAX } else { 0 };
-            let around = Around { refillable: pes, left_above: 0, in_run: false, ordered: true };
+            let around = Around { refillable: pes, left_above: 0, in_run: 0, ordered: true };
             for n in 0..residue.holders.len() {
                 match residue.suffices(n, effect, around) {
                     Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
@@ -529,8 +531,8 @@ struct Around {
     refillable: PeSet,
     /// PEs with one that is not among what the operation removes, for its ASID.
     left_above: PeSet,
-    /// Another member of its contiguous run still stands for it.
-    in_run: bool,
+    /// PEs that walk where another member of its contiguous run still stands for it.
+    in_run: PeSet,
     /// R4.
     ordered: bool,
 }
@@ -563,6 +565,14 @@ fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
         Descriptor::Leaf(other) => member(&other, index, what.index, residue.size()) == old,
         _ => false,
     })
+}
+
+/// PEs that can fetch it again from another member of its run.
+fn in_run(residue: &Residue, shadow: &Shadow) -> PeSet {
+    if !stands_in_run(residue, shadow) || !is_linked_here(residue, shadow) {
+        return 0;
+    }
+    shadow.context(residue.what.context).map_or(PeSet::MAX, |context| context.globals.loaded)
 }
 
 /// What the member of a run with number `own` says of number `index`.
@@ -637,15 +647,15 @@ impl Residue {
         if !around.ordered {
             return Err(Cause::NotOrdered);
         }
-        if around.in_run {
-            return Err(Cause::NotBrokenFirst);
+        if around.in_run != 0 {
+            (again, why_left) = (again | around.in_run, Cause::NotBrokenFirst);
         }
         // A combined entry can be made again from the entry of stage 2 as long as that is cached: a DSB must have completed
         // its invalidation before.
         let own = |h: &&super::Holder| h.tag == Tag::Ipa;
         let whole = matches!(effect.selection, Selection::Everything | Selection::EveryVmid | Selection::BothStages(_));
         if tag == Tag::Combined && !whole {
-            again = self.holders.iter().find(own).map_or(0, |h| h.pes);
+            again |= self.holders.iter().find(own).map_or(0, |h| h.pes);
         }
         // Where nothing of it would go, that is why.
         let held = self.holders[holder].pes & effect.reach;
