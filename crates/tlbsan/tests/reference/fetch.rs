@@ -36,6 +36,9 @@ impl Reference {
     /// What each PE holds and has seen in the tables when it was removed by a store that it may not have seen yet. R4 asks for the
     /// order of that store, whatever leads to its slot by now.
     pub(super) fn unordered(&mut self, domain: Domain) -> BTreeSet<(usize, Entry)> {
+        if self.unseen.is_empty() {
+            return BTreeSet::new();
+        }
         // A broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
         let before = self.pes.clone();
         self.fetch(domain);

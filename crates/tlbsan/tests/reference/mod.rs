@@ -145,7 +145,7 @@ struct Pe {
     effective: Registers,
     /// What it may hold, and when it could last have fetched that.
     cached: BTreeMap<Entry, Time>,
-    /// When it last held what it has ever held.
+    /// When it last held an entry of stage 2.
     held: BTreeMap<Entry, Time>,
     /// What its own invalidations have removed since it was synchronised.
     settled: Vec<Entry>,
@@ -293,7 +293,7 @@ impl Reference {
         }
         let linked = self.linked();
         for pe in &mut self.pes {
-            pe.held.extend(pe.cached.keys().map(|e| (*e, self.now)));
+            pe.held.extend(pe.cached.keys().filter(|e| e.root.format.stage2).map(|e| (*e, self.now)));
         }
         let granule = self.granule;
         self.zeroed.retain(|slot, _| !linked.contains(&(slot >> granule << granule)));
@@ -318,11 +318,12 @@ impl Reference {
         }
         let before: Vec<Entry> = self.pes[pe].cached.keys().filter(|e| self.stale.contains_key(e)).copied().collect();
         for i in 0..self.executed.len() {
-            let executed = self.executed[i].clone();
-            let domain = executed.op.scope.domain();
-            let enough = if executed.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
-            if executed.pe == pe && !executed.completed && enough {
+            let Executed { pe: issuer, op, completed, .. } = self.executed[i];
+            let domain = op.scope.domain();
+            let enough = if op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
+            if issuer == pe && !completed && enough {
                 self.executed[i].completed = true;
+                let executed = self.executed[i].clone();
                 self.end_all(&executed);
                 for (target, it) in self.pes.iter_mut().enumerate() {
                     if executed.op.scope != Scope::Local || target == pe {
