@@ -84,7 +84,16 @@ impl Reference {
             let own = (slot - table) / 8;
             for (index, desc) in desc.run(own, level, format) {
                 let va = above.va.wrapping_add(index * format.span(level));
-                let e = Entry { level, va, slot: table + 8 * index, desc, asid, combined: false, root: above.root };
+                let e = Entry {
+                    va,
+                    slot: table + 8 * index,
+                    desc,
+                    level,
+                    asid,
+                    combined: false,
+                    shared: false,
+                    root: above.root,
+                };
                 // An old value is fetched again by those that hold it, but not by a walker that comes anew; and so is what another
                 // member of its run says of a slot: a run may be written entry by entry.
                 let anew = current && index == own;

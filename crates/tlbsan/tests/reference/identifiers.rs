@@ -2,7 +2,8 @@
 
 use super::decode::Desc;
 use super::registers::Space;
-use super::{Entry, Executed, Reference, Seen};
+use super::{Entry, Executed, Pe, Reference, Seen};
+use std::collections::BTreeSet;
 use tlbi::{Scope, Target};
 use tlbsan::Kind;
 
@@ -19,6 +20,15 @@ impl Reference {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// The PE that loads a root, and those with which it shares entries (CnP) under its ASID.
+    fn sharing<'a>(&'a self, pe: usize, new: &'a Entry) -> impl Iterator<Item = (usize, &'a Pe)> {
+        let shares = |it: &Pe| {
+            let roots = it.effective.roots(self.granule);
+            roots.iter().any(|root| root.shared && (root.root.space, root.asid) == (new.root.space, new.asid))
+        };
+        self.pes.iter().enumerate().filter(move |(other, it)| *other == pe || new.shared && shares(it))
     }
 
     /// Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
@@ -56,7 +66,9 @@ impl Reference {
             let half = e.root.space == new.root.space && e.va >> 63 == new.va >> 63;
             half && e.root != new.root && e.asid == new.asid && !e.combined
         };
-        let held: Vec<Entry> = self.pes[pe].cached.keys().filter(earlier).copied().collect();
+        let sharing: Vec<(usize, &Pe)> = self.sharing(pe, new).collect();
+        let held: BTreeSet<Entry> =
+            sharing.iter().flat_map(|(_, it)| it.cached.keys()).filter(earlier).copied().collect();
         let differs = |e: &&Entry| {
             let slot = new.root.table + (e.slot - e.root.table);
             let [here, there] = [e.slot, slot].map(|slot| Desc::decode(self.value(slot), e.level, &new.root.format));
@@ -68,14 +80,16 @@ impl Reference {
         first.sort_by_key(|e| (e.root, e.va));
         first.dedup_by_key(|e| e.root);
         let seen = |e: &Entry| {
-            let (kind, size, pes) = (Kind::Asid, e.size(), [pe].into());
+            let holders = sharing.iter().filter(|(_, it)| it.cached.contains_key(e)).map(|(pe, _)| *pe);
+            let (kind, size, pes) = (Kind::Asid, e.size(), holders.collect());
             Seen { kind, start: e.va, size, level: e.level, pes, cause: None }
         };
         let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
         let stale: Vec<&Entry> = held.iter().filter(|e| self.stale.contains_key(e) && !told(e)).collect();
-        let ends = held.iter().filter(|e| told(e) || stale.contains(e));
-        self.told.extend(ends.map(Entry::residue));
-        stale.into_iter().chain(&first).map(seen).collect()
+        let all = stale.iter().copied().chain(&first).map(seen).collect();
+        let ends: Vec<_> = held.iter().filter(|e| told(e) || stale.contains(e)).map(Entry::residue).collect();
+        self.told.extend(ends);
+        all
     }
 }
 

@@ -57,6 +57,8 @@ struct Entry {
     asid: Option<u16>,
     /// A leaf of stage 2 as part of an entry that some leaf of stage 1 was combined with.
     combined: bool,
+    /// Of a root: shared with other PEs (CnP).
+    shared: bool,
     root: Root,
 }
 

@@ -102,6 +102,7 @@ impl Registers {
     fn entry(&self, space: Space, format: Format, ttbr: Sysreg, va: u64, asid: Option<u16>) -> Entry {
         let root = Root { space, table: self.field(ttbr, 0, 48) & !1, format };
         let desc = Desc::Table { next: root.table, forbids: 0 };
-        Entry { level: format.root_level() - 1, va, slot: 0, desc, asid, combined: false, root }
+        let shared = self.bit(ttbr, 0);
+        Entry { level: format.root_level() - 1, va, slot: 0, desc, asid, combined: false, shared, root }
     }
 }

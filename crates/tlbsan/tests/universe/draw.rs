@@ -83,16 +83,18 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             let number = d.one_of(&[1, 2, 0]);
             let synchronised = if d.below(4) == 0 { Act::Eret } else { Act::Isb };
             let root = if form.is_special() { d.one_of(&[1, 2, 0]) } else { number };
-            vec![Act::Space { root, number }, synchronised]
+            // Those that go wrong share more often.
+            let shared = form.is_special() && d.below(2) == 0;
+            vec![Act::Space { root, number, shared }, synchronised]
         }
         25 if setting.has_spaces() => {
             let number = d.one_of(&[1, 2, 0]);
-            vec![Act::Space { root: number, number }]
+            vec![Act::Space { root: number, number, shared: false }]
         }
         26 => vec![Act::Isb],
         22..=27 if form.is_special() && d.below(2) == 0 => {
             let number = d.one_of(&[1, 2, 0]);
-            vec![Act::Reset, Act::Space { root: number, number }]
+            vec![Act::Reset, Act::Space { root: number, number, shared: false }]
         }
         22..=27 => vec![Act::Mmu { on: d.below(3) != 0 }, Act::Isb],
         28 if setting.granule == 12 => {

@@ -38,10 +38,11 @@ pub(crate) enum Act {
     Dsb(Dsb),
     Isb,
     Eret,
-    /// Loads the root of a space under an ASID or VMID: its number, in a kernel that makes no mistake.
+    /// Loads the root of a space under an ASID or VMID, its number in a kernel that makes no mistake; with CnP or without.
     Space {
         root: u16,
         number: u16,
+        shared: bool,
     },
     Access {
         va: u64,
@@ -135,7 +136,7 @@ impl Universe {
         ];
         let begin = |pe| {
             let space = if pe == 2 && self.setting.has_spaces() { 2 } else { 1 };
-            [Act::Features, Act::Space { root: space, number: space }, Act::Mmu { on: true }, Act::Isb]
+            [Act::Features, Act::Space { root: space, number: space, shared: false }, Act::Mmu { on: true }, Act::Isb]
                 .map(|act| Step { pe, act })
         };
         acts.map(|act| Step { pe: 0, act }).into_iter().chain((0..PES).flat_map(begin)).collect()
@@ -176,8 +177,8 @@ impl Universe {
             Act::Dsb(dsb) => now(ram, What::Dsb(dsb)),
             Act::Isb => now(ram, What::Isb),
             Act::Eret => now(ram, What::Eret),
-            Act::Space { root, number } => {
-                let root = self.setting.table(ROOTS[usize::from(root)]) | u64::from(number) << 48;
+            Act::Space { root, number, shared } => {
+                let root = self.setting.table(ROOTS[usize::from(root)]) | u64::from(number) << 48 | u64::from(shared);
                 let register = match self.setting.regime {
                     Regime::El1 => Sysreg::Ttbr0El1,
                     Regime::Host | Regime::El2 => Sysreg::Ttbr0El2,

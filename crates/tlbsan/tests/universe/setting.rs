@@ -117,7 +117,9 @@ impl Setting {
             Act::Dsb(dsb) => dsb.to_string(),
             Act::Isb => "isb".to_owned(),
             Act::Eret => "eret".to_owned(),
-            Act::Space { root, number } => format!("msr ttbr, root{root} asid {number}"),
+            Act::Space { root, number, shared } => {
+                format!("msr ttbr, root{root} asid {number}{}", if shared { " cnp" } else { "" })
+            }
             Act::Access { va, pa } => format!("access {va:#x}, at {pa:#x}"),
             Act::Mmu { on } => format!("msr sctlr, {}", u64::from(on)),
             Act::Features => format!("feat_bbm is {}", self.bbm),
