@@ -52,8 +52,7 @@ impl Reference {
             !says_it && store.removed.contains(e) && store.is_hidden(pe, domain)
         };
         let of = |(pe, it): (usize, &Pe)| {
-            let roots = it.effective.roots(self.granule);
-            let held = it.cached.keys().filter(|e| !e.combined && walked(&roots, e).is_some());
+            let held = it.cached.keys().filter(|e| !e.combined);
             let removed = held.filter(|e| self.unseen.iter().any(|store| removed_by(pe, e, store)));
             removed.map(|e| (pe, *e)).collect::<Vec<_>>()
         };
