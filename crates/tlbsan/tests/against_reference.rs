@@ -12,8 +12,8 @@ use comparison::{Comparison, Hears, KINDS, Tally, everything, fuzz};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngAlgorithm, TestError, TestRng, TestRunner};
 use std::cell::Cell;
-use tlbi::{Dsb, Target};
-use tlbsan::{Kind, What};
+use tlbi::{Dsb, Scope, Target};
+use tlbsan::{Kind, Sysreg, What};
 
 /// Runs random sequences; what they came across, or the smallest one found that differs.
 fn search(comparison: Comparison, cases: u64, shrink: u32) -> Result<Tally, String> {
@@ -80,7 +80,7 @@ fn deaf(hears: Hears) -> Result<Tally, String> {
 
 #[test]
 fn a_model_that_misses_a_kind_of_event_is_found_out() {
-    let without: [(&str, Hears); 5] = [
+    let without: [(&str, Hears); 9] = [
         ("store", |e| !matches!(e.what, What::Store { .. })),
         ("tlbi", |e| !matches!(e.what, What::Tlbi(_))),
         (
@@ -89,6 +89,13 @@ fn a_model_that_misses_a_kind_of_event_is_found_out() {
         ),
         ("dsb", |e| !matches!(e.what, What::Dsb(_))),
         ("dsb ishst", |e| e.what != What::Dsb(Dsb::Ishst)),
+        (
+            "tlbi by range",
+            |e| !matches!(e.what, What::Tlbi(op) if matches!(op.target, Target::VaRange { .. } | Target::IpaRange { .. })),
+        ),
+        ("outer-shareable tlbi", |e| !matches!(e.what, What::Tlbi(op) if op.scope == Scope::Outer)),
+        ("access", |e| !matches!(e.what, What::Access { .. })),
+        ("change of mair", |e| !matches!(e.what, What::Sysreg(Sysreg::MairEl1 | Sysreg::MairEl2, _))),
     ];
     for (name, hears) in without {
         assert!(deaf(hears).is_err(), "nobody noticed that the model misses every {name}");

@@ -95,6 +95,10 @@ twins_enter:
     b.ne    1f
     at_physical_addresses
     blr     x25
+    ldr     x9, [x23, #CODE_OFFSET]
+    adr     x17, own_mair
+    sub     x17, x17, x9
+    blr     x17
     at_virtual_addresses
     b       2f
 1:  blr     x25
@@ -105,8 +109,6 @@ twins_enter:
     dsb     ish
     ldr     x0, [x23, #OWN_TCR]                 // what a sequence may have changed
     msr     tcr_el1, x0
-    ldr     x0, [x23, #OWN_MAIR]
-    msr     mair_el1, x0
     isb
     tlbi    vmalle1is
     dsb     ish
@@ -119,6 +121,23 @@ twins_enter:
     at_virtual_addresses
     finish
     .size   twins_enter, . - twins_enter
+
+// At its physical address: MAIR is put back with the MMU off and an empty TLB, for a field of it may be cached with translations.
+    .type   own_mair, %function
+own_mair:
+    mrs     x0, sctlr_el1
+    bic     x1, x0, #1
+    msr     sctlr_el1, x1
+    isb
+    tlbi    vmalle1
+    dsb     nsh
+    ldr     x1, [x23, #OWN_MAIR]
+    msr     mair_el1, x1
+    isb
+    msr     sctlr_el1, x0
+    isb
+    ret
+    .size   own_mair, . - own_mair
 
 // At EL2, its MMU off; x28 is where EL1 goes on.
     .type   at_el2, %function
