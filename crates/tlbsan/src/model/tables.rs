@@ -407,6 +407,8 @@ impl Model {
 
     /// PEs may fetch again what a table residue leads to: they hold that, too, if they did not.
     pub(super) fn refill_below<W: World>(&mut self, now: &mut Now<'_, W>, above: ResidueId, pes: PeSet) {
+        // A PE may come back again and again.
+        self.residues.forget_ended_children(above);
         let Some(residue) = self.residues.get(above) else { return };
         let Descriptor::Table(next) = residue.what.entry else { return };
         let what = residue.what;

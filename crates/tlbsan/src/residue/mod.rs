@@ -14,10 +14,11 @@
 
 mod explain;
 mod invalidate;
+mod order;
 mod store;
 
-pub(crate) use invalidate::member;
 pub use invalidate::{Named, Settled};
+pub(crate) use order::member;
 
 use crate::blind::Help;
 use crate::descriptor::Descriptor;
@@ -27,7 +28,8 @@ use crate::machine::{MAX_PES, PeSet};
 use crate::report::Site;
 use crate::shadow::ContextId;
 use explain::{Logged, Noted};
-use invalidate::{Cut, CutOff, InFlight};
+use invalidate::InFlight;
+use order::{Cut, CutOff};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -391,6 +393,14 @@ impl Residues {
     /// What can be reached through a residue.
     pub fn children(&self, id: ResidueId) -> Vec<ResidueId> {
         self.get(id).map_or(Vec::new(), |residue| residue.children.clone())
+    }
+
+    /// Forgets those that have ended of what can be reached through a residue.
+    pub fn forget_ended_children(&mut self, id: ResidueId) {
+        let living = self.children(id).into_iter().filter(|child| self.get(*child).is_some()).collect();
+        if let Some(residue) = self.slab.get_mut(id) {
+            residue.children = living;
+        }
     }
 
     /// Residues of exactly this span.
