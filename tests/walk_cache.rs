@@ -193,8 +193,8 @@ fn every_fault_fails_when_it_is_run_alone() {
 fn plain_qemu_shows_what_it_can() {
     for (name, told) in [
         ("gather-record-reset-late", "reads 0x1010101 at 0x40000000, not 0x2020202"),
-        ("unflushed-neighbour", "core 1 reads 0x1010101 at 0x80000000, which is not mapped"),
-        ("map-over-pending", "core 1 reads 0x1010101 at 0x80000000, not 0x2020202"),
+        ("unflushed-neighbour", "core 3 reads 0x1010101 at 0x80000000, which is not mapped"),
+        ("map-over-pending", "core 3 reads 0x1010101 at 0x80000000, not 0x2020202"),
         ("missing-leaf", "core 3 reads 0x1010101 at 0x80000000, not 0x2020202"),
         ("local-only", "core 3 reads 0x1010101 at 0x80000000, not 0x2020202"),
         ("wrong-range", "core 3 reads 0x1010101 at 0x80000000, not 0x2020202"),

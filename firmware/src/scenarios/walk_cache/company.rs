@@ -11,7 +11,8 @@
 //!              or, in the other script,            map LEAF to another frame
 //!                                                    correct:             flushes what is pending first
 //!                                                    map-over-pending:    two translations of LEAF at once
-//!   4  finish
+//!   4                    the last core reads LEAF; where it is neither of the two, it has only waited since step 1
+//!   5  finish
 //! ```
 //!
 //! One core alone plays both: t2 within t1's open change. Where the remedy is to wait, t2's finish waits for t1's; so t1 goes on once
@@ -31,11 +32,13 @@ use crate::{
 
 /// t2 zaps what it finds cleared, and then believes the page gone.
 pub fn zap(billing: &Billing, fault: Option<Fault>, reads: Reads) -> Result<(), String> {
-    in_company(billing, fault, &|stage, core| {
+    let zap = |stage: &Stage<'_>| {
         let zapped = stage.space.change(&stage.tlb, &OnePe, &mut |_| (), |edit| edit.zap(page(LEAF)));
         stage.expect("zap LEAF", zapped);
         hint::flush_claimed(LEAF, PAGE, billing.asid);
-        // Known to be faulty, it may read the old frame, unless its own work has driven the old entry out.
+    };
+    // Known to be faulty, it may read the old frame, unless the core's own work has driven the old entry out.
+    in_company(billing, fault, &zap, &|stage, core, _| {
         if reads == Reads::Fresh || !billing.as_named {
             stage.faults(core, LEAF);
         }
@@ -44,21 +47,21 @@ pub fn zap(billing: &Billing, fault: Option<Fault>, reads: Reads) -> Result<(), 
 
 /// t2 maps another frame where it finds the page cleared.
 pub fn map_over(billing: &Billing, fault: Option<Fault>, reads: Reads) -> Result<(), String> {
-    in_company(billing, fault, &|stage, core| {
-        stage.map(LEAF, stage.frame(NEW));
-        stage.sees_one_of(core, LEAF, reads.marks(billing, true));
-    })
+    let map = |stage: &Stage<'_>| stage.map(LEAF, stage.frame(NEW));
+    in_company(billing, fault, &map, &|stage, core, worked| stage.sees_one_of(core, LEAF, reads.marks(billing, worked)))
 }
 
-/// The drawing above, with `meanwhile` as step 3.
+/// The drawing above, with `meanwhile` as step 3. The last core is the `witness` of step 4, and is told whether it has worked since
+/// step 1: what it does itself may drive an old entry out of its TLB.
 fn in_company(
     billing: &Billing,
     fault: Option<Fault>,
-    meanwhile: &(dyn Fn(&Stage<'_>, usize) + Sync),
+    meanwhile: &(dyn Fn(&Stage<'_>) + Sync),
+    witness: &(dyn Fn(&Stage<'_>, usize, bool) + Sync),
 ) -> Result<(), String> {
     Stage::play(billing.asid, Loss::Nothing, &|stage, core| {
         let steps = &stage.steps;
-        let (t1, t2) = (0, stage.cores.min(2) - 1);
+        let (t1, t2, last) = (0, stage.cores.min(2) - 1, stage.cores - 1);
         if core == t1 {
             stage.space.inject(fault);
             steps.step(0, || {
@@ -74,18 +77,24 @@ fn in_company(
                 stage.space.change(&stage.tlb, &OnePe, &mut |released| stage.pool.free(released.frame), |edit| {
                     let unmapped = steps.step(2, || edit.unmap(page(LEAF)));
                     if t1 == t2 {
-                        meanwhile(stage, core);
+                        meanwhile(stage);
+                        witness(stage, core, true);
                     } else {
                         // This change and t2's have begun, and one is left.
                         let t2_left = || stage.space.census() == Census { begun: begun + 2, open: 1 };
-                        wait_until(|| steps.at() == 4 || waits && t2_left());
+                        wait_until(|| steps.at() == 5 || waits && t2_left());
                     }
                     unmapped
                 });
             stage.expect("unmap LEAF", unmapped);
         }
-        if core == t2 && t1 != t2 {
-            steps.step(3, || meanwhile(stage, core));
+        if t1 != t2 {
+            if core == t2 {
+                steps.step(3, || meanwhile(stage));
+            }
+            if core == last {
+                steps.step(4, || witness(stage, core, last == t2));
+            }
         }
     })
 }
