@@ -43,9 +43,9 @@ pub struct Leaf {
     pub non_global: bool,
     /// Contiguous.
     pub contiguous: bool,
-    /// PXN; at stage 2 `XN[0]`.
+    /// PXN; at stage 2 what XN forbids EL1.
     pub pxn: bool,
-    /// UXN; at stage 2 `XN[1]`.
+    /// UXN; at stage 2 what XN forbids EL0: `XN[1]`.
     pub uxn: bool,
     /// NS: which space the output address is in.
     pub ns: bool,
@@ -63,7 +63,13 @@ impl Descriptor {
             return Self::Nothing;
         }
         if bit(1) && level < 3 {
-            let hierarchical = if geometry.flat_attributes || geometry.stage2 { 0 } else { (bits >> 59) as u8 };
+            let heeded = match (geometry.stage2, geometry.flat_attributes) {
+                (true, _) => 0,
+                // All but NSTable.
+                (_, true) => 0b10000,
+                _ => 0b11111,
+            };
+            let hierarchical = (bits >> 59) as u8 & heeded;
             return Self::Table(Table { next: address(bits, geometry, geometry.page()), hierarchical });
         }
         // A page has bit 1 set, a block has not.
@@ -83,10 +89,11 @@ impl Descriptor {
             el0: bit(6),
             non_global: bit(11) && geometry.tagged && !stage2,
             contiguous: bit(52) && geometry.run(level) > 1,
-            pxn: bit(53),
+            // XN[1:0] forbids EL1 alone by 0b01, both by 0b10, EL0 alone by 0b11 (FEAT_XNX).
+            pxn: bit(53) != (stage2 && bit(54)),
             uxn: bit(54),
             ns: bit(5) && !stage2,
-            gp: bit(50) && !stage2 && !geometry.wide,
+            gp: bit(50) && !stage2,
             nt: bit(16) && level < 3,
         })
     }

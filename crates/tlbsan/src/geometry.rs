@@ -46,7 +46,7 @@ pub struct Geometry {
     pub hw_access_flag: bool,
     /// TCR.HD: hardware manages dirty state, so that DBM means writable.
     pub hw_dirty: bool,
-    /// TCR.HPDn: the attributes of table descriptors are ignored.
+    /// TCR.HPDn: the attributes of table descriptors are ignored, but for NSTable.
     pub flat_attributes: bool,
 }
 

@@ -102,6 +102,7 @@ impl Unmodelled {
 
 /// Bits of HCR_EL2.
 const HCR_VM: u32 = 0;
+const HCR_DC: u32 = 12;
 const HCR_TGE: u32 = 27;
 const HCR_E2H: u32 = 34;
 
@@ -130,9 +131,9 @@ impl Registers {
         self.hcr(HCR_E2H) && self.hcr(HCR_TGE)
     }
 
-    /// HCR_EL2.VM: stage 2 is on.
+    /// HCR_EL2.VM or DC: stage 2 is on. Of a host neither counts.
     pub fn has_stage2(&self) -> bool {
-        self.hcr(HCR_VM)
+        (self.hcr(HCR_VM) || self.hcr(HCR_DC)) && !self.is_host()
     }
 
     /// The current VMID.
@@ -156,8 +157,8 @@ impl Registers {
     pub fn loaded(&self, place: usize) -> Result<Option<Loaded>, Unmodelled> {
         use Sysreg as S;
         match place {
-            // With TGE and without E2H stage 1 of EL1&0 is off.
-            0 | 1 if self.get(S::SctlrEl1) & 1 != 0 && !self.hcr(HCR_TGE) => {
+            // With TGE and without E2H stage 1 of EL1&0 is off, and with DC.
+            0 | 1 if self.get(S::SctlrEl1) & 1 != 0 && !self.hcr(HCR_TGE) && !self.hcr(HCR_DC) => {
                 self.two_halves(self.el10(), place as u8, S::TcrEl1, [S::Ttbr0El1, S::Ttbr1El1])
             }
             2 | 3 if self.get(S::SctlrEl2) & 1 != 0 => {
@@ -191,11 +192,10 @@ impl Registers {
             return Ok(None);
         }
         let geometry = Geometry {
-            wide: bit(59) && page_shift != Some(16),
             hw_access_flag: bit(39),
             hw_dirty: bit(39) && bit(40),
             flat_attributes: hpd,
-            ..sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz)?
+            ..sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz, bit(59))?
         };
         let ttbr = self.get(ttbrs[usize::from(half & 1)]);
         // A1 selects the TTBR whose ASID counts, AS whether it has 16 bits.
@@ -211,11 +211,10 @@ impl Registers {
         let page_shift = granule0(tcr >> 14).ok_or(Unmodelled::Granule)?;
         let geometry = Geometry {
             tagged: false,
-            wide: bit(32) && page_shift != 16,
             hw_access_flag: bit(21),
             hw_dirty: bit(21) && bit(22),
             flat_attributes: bit(24),
-            ..sized(page_shift, tcr & 0x3f)?
+            ..sized(page_shift, tcr & 0x3f, bit(32))?
         };
         let root = Root { space: Space::El2, table: base(ttbr, &geometry, tcr >> 16 & 7), half: 0, geometry };
         Ok(Some(Loaded { root, asid: 0, shared: ttbr & 1 != 0 }))
@@ -225,18 +224,20 @@ impl Registers {
         let (vtcr, vttbr) = (self.get(Sysreg::VtcrEl2), self.get(Sysreg::VttbrEl2));
         let bit = |n: u32| vtcr >> n & 1 != 0;
         let page_shift = granule0(vtcr >> 14).ok_or(Unmodelled::Granule)?;
-        let sized = sized(page_shift, vtcr & 0x3f)?;
-        let start_level = match (page_shift, vtcr >> 6 & 3, bit(33)) {
+        let sized = sized(page_shift, vtcr & 0x3f, bit(32))?;
+        // SL0, with DS and 4 KiB SL2 above it. Level 0 of 16 KiB is DS's as well.
+        let start_level = match (page_shift, vtcr >> 6 & 3, sized.wide && bit(33)) {
             (12, 0, true) => -1,
+            (12, _, true) => return Err(Unmodelled::Size),
             (12, 3, _) => 3,
             (12, sl0, _) => 2 - sl0 as i8,
+            (14, 3, _) if !sized.wide => return Err(Unmodelled::Size),
             (_, sl0, _) => 3 - sl0 as i8,
         };
         let geometry = Geometry {
             start_level,
             stage2: true,
             tagged: false,
-            wide: bit(32) && page_shift != 16,
             hw_access_flag: bit(21),
             hw_dirty: bit(21) && bit(22),
             ..sized
@@ -277,12 +278,17 @@ fn granule1(field: u64) -> Option<u8> {
     }
 }
 
-fn sized(page_shift: u8, tnsz: u64) -> Result<Geometry, Unmodelled> {
-    // 52 bits at most (FEAT_LVA, FEAT_LPA2), 16 at least (FEAT_TTST).
-    if !(12..=48).contains(&tnsz) {
+/// The geometry by granule, TnSZ and DS.
+fn sized(page_shift: u8, tnsz: u64, ds: bool) -> Result<Geometry, Unmodelled> {
+    // With 64 KiB DS is RES0.
+    let wide = ds && page_shift != 16;
+    // 48 bits at most, or 52 (FEAT_LVA with 64 KiB, FEAT_LPA2 with DS); 16 at least (FEAT_TTST).
+    let least = if wide || page_shift == 16 { 12 } else { 16 };
+    if !(least..=48).contains(&tnsz) {
         return Err(Unmodelled::Size);
     }
-    Geometry::stage1(page_shift, 64 - tnsz as u8).ok_or(Unmodelled::Size)
+    let geometry = Geometry::stage1(page_shift, 64 - tnsz as u8).ok_or(Unmodelled::Size)?;
+    Ok(Geometry { wide, ..geometry })
 }
 
 /// The root table's address: aligned to its size, as the bits below are RES0. `ps` is TCR.IPS or its like.
