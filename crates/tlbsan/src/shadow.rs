@@ -54,8 +54,6 @@ pub struct TagUse {
     pub held: PeSet,
     /// PEs on which it is loaded now.
     pub loaded: PeSet,
-    /// Those of them that share entries (CnP).
-    pub shared: PeSet,
     /// When PEs that hold it without having it loaded left it.
     left: Vec<(usize, u64)>,
 }
@@ -76,19 +74,17 @@ impl TagUse {
     }
 
     fn new(tag: Tag) -> Self {
-        Self { tag, held: 0, loaded: 0, shared: 0, left: Vec::new() }
+        Self { tag, held: 0, loaded: 0, left: Vec::new() }
     }
 
-    fn load(&mut self, pe: usize, shared: bool) {
+    fn load(&mut self, pe: usize) {
         let bit = 1 << pe;
         self.held |= bit;
         self.loaded |= bit;
-        self.shared = self.shared & !bit | u64::from(shared) << pe;
     }
 
     fn unload(&mut self, pe: usize, time: u64) {
         self.loaded &= !(1 << pe);
-        self.shared &= !(1 << pe);
         self.left.retain(|(other, _)| *other != pe);
         self.left.push((pe, time));
     }
@@ -327,14 +323,14 @@ impl Shadow {
     /// Notes that `loaded` is loaded on `pe` from now on.
     pub fn load(&mut self, id: ContextId, loaded: &Loaded, pe: usize) {
         let Some(context) = self.context_mut(id) else { return };
-        context.globals.load(pe, loaded.shared);
+        context.globals.load(pe);
         let wanted = if context.tags.len() < MAX_TAGS { Tag::Asid(loaded.asid) } else { Tag::AnyAsid };
         let known = context.tags.iter().position(|tag| tag.tag == Tag::Asid(loaded.asid) || tag.tag == wanted);
         let place = known.unwrap_or_else(|| {
             context.tags.push(TagUse::new(wanted));
             context.tags.len() - 1
         });
-        context.tags[place].load(pe, loaded.shared);
+        context.tags[place].load(pe);
     }
 
     /// Notes that the context is no longer loaded on `pe` since event `time`. What it cached stays.

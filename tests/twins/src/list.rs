@@ -371,6 +371,21 @@ const COMMON_NOT_PRIVATE: &[Twin] = &[
     ),
     right("msr ttbr0_el1 a7.root; isb; 1: msr ttbr0_el1 a7.root2; 1: isb"),
     right("msr ttbr0_el1 a7.root.cnp; isb; 1: msr ttbr0_el1 a7.root.cnp; 1: isb"),
+    // What is stale on the one PE may be used by the other.
+    broken(
+        "msr ttbr0_el1 a7.root.cnp; isb; str root.0 0; 1: msr ttbr0_el1 a7.root2.cnp; 1: isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right(
+        "msr ttbr0_el1 a7.root.cnp; isb; str root.0 0; dsb ishst; tlbi aside1is; dsb ish; \
+         1: msr ttbr0_el1 a7.root2.cnp; 1: isb",
+    ),
+    right("msr ttbr0_el1 a7.root; isb; str root.0 0; 1: msr ttbr0_el1 a7.root2.cnp; 1: isb"),
+    // The same tables, other ones under another ASID, none at all.
+    right(
+        "msr ttbr0_el1 a7.root.cnp; isb; str pte 0; 1: msr ttbr0_el1 a7.root.cnp; 1: isb; \
+         1: msr ttbr0_el1 a8.root2.cnp; 1: isb; 1: msr ttbr0_el1 a7.empty.cnp; 1: isb",
+    ),
 ];
 
 // TCR.T0SZ moves the root to another level: what was cached of it says something else.

@@ -6,8 +6,8 @@ use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
 use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, Root, STAGE2, Unmodelled, pes};
-use crate::report::{self, Step, Ways};
-use crate::residue::{ResidueId, Tag};
+use crate::report::{self, Severity, Step, Ways};
+use crate::residue::{Residue, ResidueId, Tag};
 use crate::rules::asid;
 use crate::rules::live_change::changed_attributes;
 use crate::shadow::{MAX_CONTEXTS, Parent};
@@ -121,12 +121,13 @@ impl Model {
         self.shadow.load(id, next, pe);
         self.check_unknown(now, next, place);
         let tag = Tag::Asid(next.asid);
-        for clash in asid::clashes(&self.shadow, id, tag, pe, next.shared) {
+        let sharing = self.sharing(pe, next);
+        for clash in asid::clashes(&self.shadow, id, tag, sharing) {
             self.asid_clash(now, next, &clash);
             // Told once: from here on the PE counts as one that holds nothing of the earlier tables.
             self.forget_held(now.world, clash.earlier, tag, clash.pes);
         }
-        self.check_residues(now, id, next);
+        self.check_residues(now, id, next, sharing);
         self.refill(now, id, next);
     }
 
@@ -137,7 +138,7 @@ impl Model {
         let (tag, ids) = self.left_under(next);
         for residue in ids {
             let kept = self.residues.get(residue).filter(|residue| residue.what.context == id && residue.is_table());
-            if kept.is_some_and(|residue| residue.is_held(pe, tag)) {
+            if kept.is_some_and(|residue| residue.held_under(tag) >> pe & 1 != 0) {
                 self.refill_below(now, residue, 1 << pe);
             }
         }
@@ -151,19 +152,29 @@ impl Model {
         }
     }
 
-    /// Residues that an earlier root left under the ASID that is loaded now.
-    fn check_residues<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded) {
-        let pe = now.event.pe;
+    /// The PEs whose entries `pe` may use under what it has loaded: its own, and with CnP those of PEs that set it,
+    /// too, whatever root they have there.
+    fn sharing(&self, pe: usize, next: &Loaded) -> PeSet {
+        let same = |it: &Loaded| {
+            it.shared && (it.root.space, it.root.half, it.asid) == (next.root.space, next.root.half, next.asid)
+        };
+        let others = self.pes.iter().enumerate().filter(|(_, it)| next.shared && it.loaded.iter().flatten().any(same));
+        others.fold(1 << pe, |set, (other, _)| set | 1 << other)
+    }
+
+    /// Residues that an earlier root left, on PEs that share, under the ASID that is loaded now.
+    fn check_residues<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded, sharing: PeSet) {
         if self.shadow.table(next.root.table).is_none_or(|table| table.is_empty()) {
             return;
         }
         let (tag, ids) = self.left_under(next);
-        let left = |residue: &crate::residue::Residue| {
+        let counts = |residue: &Residue| residue.held_under(tag) & sharing;
+        let left = |residue: &Residue| {
             let half = residue.what.start >> 63 == u64::from(next.root.half);
-            residue.is_held(pe, tag) && half && residue.what.context != id
+            counts(residue) != 0 && half && residue.what.context != id
         };
         let ids = ids.into_iter().filter(|id| self.residues.get(*id).is_some_and(left)).collect();
-        self.verdicts(now, Kind::Asid, ids, 0, None);
+        self.verdicts_of(now, Kind::Asid, Severity::Error, ids, counts, (0, None));
     }
 
     fn asid_clash<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, clash: &asid::Clash) {

@@ -348,7 +348,7 @@ impl Model {
             now.world.watch(page, true);
         }
         for (id, severity) in reused::frame_becomes_table(&self.residues, base, size) {
-            self.verdicts_of(now, Kind::Reused, severity, vec![id], base, None);
+            self.verdicts_of(now, Kind::Reused, severity, vec![id], Residue::pes, (base, None));
         }
         for (index, child) in children {
             self.link(now, child, Parent::Slot { table: base, index }, level + 1, geometry);

@@ -54,18 +54,19 @@ impl Model {
         new_bits: u64,
         new: Option<Descriptor>,
     ) {
-        self.verdicts_of(now, kind, Severity::Error, broken, new_bits, new);
+        self.verdicts_of(now, kind, Severity::Error, broken, Residue::pes, (new_bits, new));
     }
 
-    /// The same with a severity. Advice does not retire a residue: something worse may come of it.
+    /// The same with a severity, and naming those of a residue's PEs that count. Advice does not retire a residue:
+    /// something worse may come of it.
     pub(super) fn verdicts_of<W: World>(
         &mut self,
         now: &mut Now<'_, W>,
         kind: Kind,
         severity: Severity,
         broken: Vec<ResidueId>,
-        new_bits: u64,
-        new: Option<Descriptor>,
+        counts: impl Fn(&Residue) -> PeSet,
+        (new_bits, new): (u64, Option<Descriptor>),
     ) {
         let mut stories: Vec<Violation> = Vec::new();
         for id in broken {
@@ -84,7 +85,7 @@ impl Model {
                 level: what.level,
                 table: residue.is_table(),
                 asids: asids(residue.holders.iter().map(|holder| holder.tag)),
-                pes: pes(residue.pes()).collect(),
+                pes: pes(counts(residue)).collect(),
                 slot: what.slot(),
                 old: describe(what.bits, what.entry),
                 new: describe(new_bits, new.unwrap_or(Descriptor::Nothing)),

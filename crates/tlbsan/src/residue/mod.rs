@@ -164,9 +164,9 @@ impl Residue {
         self.lower.is_some_and(|lower| lower.slot == self.what.slot())
     }
 
-    /// Whether a PE may hold it under a tag.
-    pub fn is_held(&self, pe: usize, tag: Tag) -> bool {
-        self.holders.iter().any(|holder| holder.tag == tag && holder.pes >> pe & 1 != 0)
+    /// PEs that may hold it under a tag.
+    pub fn held_under(&self, tag: Tag) -> PeSet {
+        self.holders.iter().filter(|holder| holder.tag == tag).fold(0, |set, holder| set | holder.pes)
     }
 
     /// Every PE that may hold it.

@@ -2,7 +2,8 @@
 //!
 //! Contexts are judged at context synchronisation events, so that a kernel may pass through a reserved (empty) root. On one
 //! PE every other root that it may still hold entries of under the same identifier counts (Arm ARM D8.16.1); between PEs
-//! only if both set TTBR.CnP, for then they share entries (D8.16.2). Without CnP two PEs may use one ASID for different tables.
+//! only if both set TTBR.CnP under it, for then they share entries (D8.16.2), whatever tables those were read from.
+//! Without CnP two PEs may use one ASID for different tables.
 //!
 //! After reset the TLB's contents are UNKNOWN (D8.16): whatever is loaded before everything was invalidated meets entries
 //! of that kind.
@@ -21,12 +22,11 @@ pub struct Clash {
     pub pes: PeSet,
     /// The slot, in the earlier root.
     pub index: usize,
-    /// Whether the entries of the earlier root are held by the PE that loads the other: they are its own.
-    pub own: bool,
 }
 
-/// Earlier roots that clash with context `new`, which `pe` has just loaded under `tag`; `shared`: with CnP.
-pub fn clashes(shadow: &Shadow, new: ContextId, tag: Tag, pe: usize, shared: bool) -> Vec<Clash> {
+/// Earlier roots that clash with context `new`, which has just been loaded under `tag`, by what PEs may hold that are
+/// `sharing` with the one that has loaded it, itself among them.
+pub fn clashes(shadow: &Shadow, new: ContextId, tag: Tag, sharing: PeSet) -> Vec<Clash> {
     let Some(context) = shadow.context(new) else { return Vec::new() };
     let root = context.root;
     let others = shadow.contexts_of(root.space).iter().copied().filter(|id| *id != new);
@@ -37,11 +37,8 @@ pub fn clashes(shadow: &Shadow, new: ContextId, tag: Tag, pe: usize, shared: boo
                 return None;
             }
             let used = other.tags.iter().find(|used| used.tag == tag)?;
-            let own = 1 << pe;
-            let counts = own | if shared { used.shared } else { 0 };
-            let (index, since) = differs(shadow, &other.root, &root, |since| used.may_hold(since) & counts != 0)?;
-            let pes = used.may_hold(since) & counts;
-            Some(Clash { earlier, pes, index, own: pes & own != 0 })
+            let (index, since) = differs(shadow, &other.root, &root, |since| used.may_hold(since) & sharing != 0)?;
+            Some(Clash { earlier, pes: used.may_hold(since) & sharing, index })
         })
         .collect()
 }

@@ -85,9 +85,7 @@ impl Reference {
             Seen { kind, start: e.va, size, level: e.level, pes, cause: None }
         };
         let told = |e: &&Entry| first.iter().any(|it| it.root == e.root);
-        // Of what is stale only what the PE itself holds counts.
-        let own = |e: &&Entry| self.pes[pe].cached.contains_key(e) && self.stale.contains_key(e);
-        let stale: Vec<&Entry> = held.iter().filter(own).filter(|e| !told(e)).collect();
+        let stale: Vec<&Entry> = held.iter().filter(|e| self.stale.contains_key(e) && !told(e)).collect();
         let all = stale.iter().copied().chain(&first).map(seen).collect();
         let ends: Vec<_> = held.iter().filter(|e| told(e) || stale.contains(e)).map(Entry::residue).collect();
         self.told.extend(ends);
