@@ -5,7 +5,7 @@ use crate::descriptor::{Descriptor, grouped};
 use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
-use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, Root, STAGE2, Unmodelled, pes};
+use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unmodelled, pes};
 use crate::report::{self, Severity, Step, Ways};
 use crate::residue::{Residue, ResidueId, Tag};
 use crate::rules::asid;
@@ -257,7 +257,8 @@ impl Model {
         });
     }
 
-    /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them).
+    /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them): each half is
+    /// told of once, by the first of them that something there uses.
     fn check_attributes<W: World>(&mut self, now: &mut Now<'_, W>, which: usize, place: usize, mair: Sysreg) {
         let pe = now.event.pe;
         let state = &mut self.pes[pe];
@@ -266,32 +267,31 @@ impl Model {
         let value = state.effective.get(mair);
         let before = state.mair[which].replace((space, value));
         let Some((_, before)) = before.filter(|(other, _)| *other == space) else { return };
-        let roots = [state.loaded[place], state.loaded[place + 1]].map(|loaded| loaded.map(|loaded| loaded.root));
-        let used = |attribute: usize| {
-            let uses = |root: &Root| self.uses_attribute(root.table, attribute as u8, &mut MAX_SEARCHED.clone());
-            roots.into_iter().flatten().find(uses).map(|root| (attribute, root))
-        };
-        let Some((attribute, root)) = changed_attributes(before, value).find_map(used) else { return };
-        let site = now.site();
-        let text = |value: u64| {
-            let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
-            report::Descriptor { bits: value, text }
-        };
-        self.verdict(report::Violation {
-            kind: Kind::LiveChange,
-            cause: Cause::NotBrokenFirst,
-            start: root.first_va(),
-            size: 1 << root.geometry.va_bits,
-            level: root.geometry.start_level,
-            table: false,
-            asids: vec![loaded.asid],
-            pes: vec![pe],
-            slot: root.table,
-            old: text(before),
-            new: text(value),
-            removed: (*site).clone(),
-            ..super::verdicts::blank(&site)
-        });
+        let halves = [state.loaded[place], state.loaded[place + 1]];
+        for Loaded { root, asid, .. } in halves.into_iter().flatten() {
+            let used = |attribute: &usize| self.uses_attribute(root.table, *attribute as u8, &mut MAX_SEARCHED.clone());
+            let Some(attribute) = changed_attributes(before, value).find(used) else { continue };
+            let site = now.site();
+            let text = |value: u64| {
+                let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
+                report::Descriptor { bits: value, text }
+            };
+            self.verdict(report::Violation {
+                kind: Kind::LiveChange,
+                cause: Cause::NotBrokenFirst,
+                start: root.first_va(),
+                size: 1 << root.geometry.va_bits,
+                level: root.geometry.start_level,
+                table: false,
+                asids: vec![asid],
+                pes: vec![pe],
+                slot: root.table,
+                old: text(before),
+                new: text(value),
+                removed: (*site).clone(),
+                ..super::verdicts::blank(&site)
+            });
+        }
     }
 
     fn uses_attribute(&self, table: u64, attribute: u8, budget: &mut usize) -> bool {
