@@ -68,11 +68,13 @@ impl Model {
             None => return,
         };
         self.summary.accesses += 1;
-        if let Some((entry, tables)) = self.not_synchronised(now, &loaded, stage2, va, kind) {
+        // Two stages: what a leaf of the first gives is an intermediate address.
+        let nested = stage2 && !loaded.root.space.is_stage2();
+        if let Some((entry, tables)) = self.not_synchronised(now, &loaded, nested, va, kind) {
             let severity = severity(&entry.entry, loaded.root.space);
             return self.stale_access(now, &loaded, Accessed { va, used: pa, tables }, severity, Some(entry));
         }
-        if !stage2 && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
+        if !nested && self.by_shadow(&loaded, va) == Walk::Leaf(pa) {
             return;
         }
         let state = &self.pes[now.event.pe];
@@ -82,7 +84,7 @@ impl Model {
         if [by_memory, by_written].iter().any(|walk| matches!(walk, Walk::Lost) || *walk == Walk::Leaf(pa)) {
             return;
         }
-        if self.is_explained(now.event.pe, &loaded, stage2, va, pa) {
+        if self.is_explained(now.event.pe, &loaded, nested, va, pa) {
             return;
         }
         self.summary.mismatched += 1;
@@ -91,18 +93,18 @@ impl Model {
     }
 
     /// R6: what the PE's own invalidation removed there and, without a context synchronisation event since, this very access
-    /// might have used all the same. Said once for each entry. Under stage 2 nobody knows where the old entry led.
+    /// might have used all the same. Said once for each entry. Of two stages nobody knows where the old entry led.
     fn not_synchronised<W: World>(
         &mut self,
         now: &Now<'_, W>,
         loaded: &Loaded,
-        stage2: bool,
+        nested: bool,
         va: u64,
         kind: AccessKind,
     ) -> Option<(Settled, Option<u64>)> {
         let pe = now.event.pe;
         let own = self.residues.unsynchronised(pe);
-        if own.is_empty() || stage2 {
+        if own.is_empty() || nested {
             return None;
         }
         let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
@@ -121,27 +123,27 @@ impl Model {
     }
 
     /// R7: whether a residue that the PE may still hold, or a verdict that was given, explains the address.
-    fn is_explained(&self, pe: usize, loaded: &Loaded, stage2: bool, va: u64, pa: u64) -> bool {
+    fn is_explained(&self, pe: usize, loaded: &Loaded, nested: bool, va: u64, pa: u64) -> bool {
         let space = loaded.root.space;
         let Some(offset) = loaded.root.offset(va) else { return true };
         let va = loaded.root.first_va().wrapping_add(offset);
         let open = self.residues.overlapping(space, va, 1).into_iter().any(|id| {
             self.residues.get(id).is_some_and(|residue| {
-                // Under stage 2 the leaf gives an intermediate address: whatever came of it.
+                // Whatever came of the intermediate address.
                 let leads = gives(&residue.what.entry, residue.what.start, residue.size(), va, pa);
-                residue.pes() >> pe & 1 != 0 && (leads || (stage2 && !residue.is_table()))
+                residue.pes() >> pe & 1 != 0 && (leads || (nested && !residue.is_table()))
             })
         });
         if open {
             return true;
         }
         let vmid = self.pes[pe].effective.vmid();
-        if stage2 && self.leads_through_stage2(Space::Stage2(vmid), pe, pa) {
+        if nested && self.leads_through_stage2(Space::Stage2(vmid), pe, pa) {
             return true;
         }
         self.condemned.iter().any(|gone| {
             gone.space == space && gives(&gone.entry, gone.start, gone.size, va, pa)
-                || stage2 && gone.space == Space::Stage2(vmid)
+                || nested && gone.space == Space::Stage2(vmid)
         })
     }
 

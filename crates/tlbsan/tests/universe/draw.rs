@@ -68,7 +68,7 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             let dsb = d.one_of(&[Dsb::Ish, Dsb::Ishst, Dsb::Nsh, Dsb::Nshst, Dsb::Ishld, Dsb::Sy]);
             vec![Act::Dsb(wider(dsb, form))]
         }
-        20 | 21 if form.is_special() && setting.regime != Regime::Guest => {
+        20 | 21 if form.is_special() => {
             let va = va(&mut d, setting);
             let level = d.one_of(&[3, 3, 2, 1]);
             let frame = match level {

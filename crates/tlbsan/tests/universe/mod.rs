@@ -202,7 +202,7 @@ impl Universe {
                 registers.iter().for_each(|(register, value)| now(ram, What::Sysreg(*register, *value)));
             }
             Act::Access { va, pa } => {
-                let el = if self.setting.regime == Regime::El1 { 1 } else { 2 };
+                let el = if matches!(self.setting.regime, Regime::El1 | Regime::Guest) { 1 } else { 2 };
                 now(ram, What::Access { va, pa, kind: AccessKind::Load, el });
             }
             Act::Features => {
