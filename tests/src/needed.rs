@@ -173,7 +173,7 @@ fn addresses(op: Op, accessed: &HashMap<u16, Vec<u64>>) -> Vec<(u64, Option<u16>
 impl View {
     fn new(event: u64, (va, asid): (u64, Option<u16>)) -> Self {
         let half = va >> 55 & 1;
-        let mut told = Reference::new(4, 12);
+        let mut told = Reference::new(4);
         // Only the half that the address is in.
         let tcr = TCR | if half == 1 { 1 << 7 | 1 << 22 } else { 1 << 23 };
         for pe in 0..4 {

@@ -7,7 +7,7 @@ use crate::geometry::Geometry;
 use std::fmt;
 
 /// What a descriptor lets a TLB hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Descriptor {
     /// Nothing.
     Nothing,
@@ -18,7 +18,7 @@ pub enum Descriptor {
 }
 
 /// A table descriptor: where the next level is, and the hierarchical attributes. Its other bits are ignored by hardware.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Table {
     /// Physical address of the next-level table.
     pub next: u64,
@@ -27,7 +27,7 @@ pub struct Table {
 }
 
 /// A block or page descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leaf {
     /// Output address.
     pub output: u64,

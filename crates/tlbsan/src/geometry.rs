@@ -28,7 +28,7 @@ impl Space {
 }
 
 /// How the tables below one root are walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Geometry {
     /// log2 of the page: 12, 14 or 16.
     pub page_shift: u8,

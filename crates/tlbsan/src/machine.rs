@@ -34,7 +34,7 @@ pub struct Registers {
 }
 
 /// Which tables a half of an address space is walked through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Root {
     /// What its entries belong to.
     pub space: Space,

@@ -115,6 +115,20 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Whether it leaves table entries (the `L` forms): what they lead to can be fetched again through them.
+    pub const fn is_leaf_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Va { leaf_only: true, .. }
+                | Self::VaRange { leaf_only: true, .. }
+                | Self::Ipa { leaf_only: true, .. }
+                | Self::IpaRange { leaf_only: true, .. }
+                | Self::GptRange { leaf_only: true, .. }
+        )
+    }
+}
+
 /// Bytes that the size field of [`Target::GptRange`] stands for, 4 KiB to 512 GiB; `None` if reserved.
 pub const fn gpt_range_size(size: u8) -> Option<u64> {
     match size {

@@ -7,7 +7,7 @@ pub mod reference;
 #[path = "../universe/mod.rs"]
 pub mod universe;
 
-use reference::{Reference, Seen};
+use reference::{Reference, Seen, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use tlbsan::{Cause, Config, Event, Kind, Model, Record, What};
@@ -15,9 +15,6 @@ use universe::{PES, Ram, Setting, Step, Universe, decode};
 
 /// Whether the model is told of an event.
 pub type Hears = fn(&Event) -> bool;
-
-/// What both must agree on always.
-type Told = (Kind, u64, u64, i8);
 
 /// The model, asked for its verdicts after every event.
 struct Fast {
@@ -97,7 +94,7 @@ impl Comparison {
         let mut universe = Universe::new(Setting::new(*setting));
         let setting = universe.setting;
         let fast = Fast { model: Model::new(Config { tell_all: true, ..Config::default() }), hears: self.hears };
-        let slow = Reference::new(PES, setting.granule);
+        let slow = Reference::new(PES);
         let mut both = Both { roaming: self.roaming, heal: universe.heal(), slow, fast, tally: Tally::default() };
         let prologue = universe.prologue();
         let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming, &setting)).collect();
@@ -163,8 +160,7 @@ impl Both {
     fn agree(&mut self, expected: &[Seen], found: &Verdicts) -> bool {
         let mut named: BTreeMap<Told, BTreeSet<usize>> = BTreeMap::new();
         found.iter().for_each(|it| named.entry(it.0).or_default().extend(&it.2));
-        let expected: BTreeMap<Told, &Seen> =
-            expected.iter().map(|v| ((v.kind, v.start, v.size, v.level), v)).collect();
+        let expected: BTreeMap<Told, &Seen> = expected.iter().map(|seen| (seen.told, seen)).collect();
         let known = named.keys().all(|it| expected.contains_key(it));
         let same = |(told, seen): (&Told, &&Seen)| {
             let pes = named.get(told).cloned().unwrap_or_default();

@@ -13,38 +13,25 @@
 //!
 //! A TLBI has failed an entry for every reason that applies: other addresses, another ASID, leaf only ... Where there is one, of all
 //! TLBIs, it is the cause of the verdict; where there are several the rules leave it open which is named.
+//!
+//! What a descriptor says and where registers let walks begin is no rule about TLBs: `tests/formats.rs` reads both a second time.
 
-mod accesses;
-mod attributes;
-mod decode;
+mod contexts;
 mod fetch;
-mod identifiers;
 mod operations;
-mod registers;
 mod tables;
 mod verdicts;
 
-use decode::{Desc, Format};
-use operations::misses;
-use registers::{Registers, Space};
+use operations::{misses, names};
 use std::collections::{BTreeMap, BTreeSet};
-use tlbi::barrier::Domain;
-use tlbi::{Dsb, Op, Scope};
-use tlbsan::{Cause, Event, Hint, IdRegister, Kind, What};
-use verdicts::overlap;
+use tlbi::{Dsb, Op, Regime, Scope, Target, barrier::Domain};
+use tlbsan::descriptor::{Descriptor, Leaf, Table};
+use tlbsan::geometry::{Geometry, Space};
+use tlbsan::machine::{Loaded, PLACES, Registers, Root};
+use tlbsan::{Cause, Event, Hint, IdRegister, Kind, Sysreg, What};
 
 type Time = u64;
 type Pes = BTreeSet<usize>;
-/// What a verdict is about: an entry, under whatever ASID.
-type Residue = (i8, u64, u64, Desc, Root);
-
-/// Where walks begin, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Root {
-    space: Space,
-    table: u64,
-    format: Format,
-}
 
 /// Something a TLB or walk cache may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +39,7 @@ struct Entry {
     level: i8,
     va: u64,
     slot: u64,
-    desc: Desc,
+    says: Descriptor,
     /// None: global.
     asid: Option<u16>,
     /// A leaf of stage 2 as part of an entry that some leaf of stage 1 was combined with.
@@ -62,57 +49,84 @@ struct Entry {
     root: Root,
 }
 
+/// Where walks begin.
+fn roots(registers: &Registers) -> Vec<Entry> {
+    let loaded = (0..PLACES).filter_map(|place| registers.loaded(place).ok()?);
+    let asid = |it: &Loaded| it.root.space.has_asids().then_some(it.asid);
+    loaded.map(|it| Entry { asid: asid(&it), shared: it.shared, ..Entry::top(it.root) }).collect()
+}
+
 impl Entry {
+    /// A root, as if a table entry led to it.
+    fn top(root: Root) -> Self {
+        let (level, says) =
+            (root.geometry.start_level - 1, Descriptor::Table(Table { next: root.table, hierarchical: 0 }));
+        Self { level, va: root.first_va(), slot: 0, says, asid: None, combined: false, shared: false, root }
+    }
+
+    /// The same in tables of which the access flag is no part.
+    fn aged(&self) -> Self {
+        let geometry = Geometry { hw_access_flag: true, ..self.root.geometry };
+        Self { root: Root { geometry, ..self.root }, ..*self }
+    }
+
+    /// All that it may stand for: its contiguous run.
+    fn run(&self) -> Vec<Self> {
+        let Some(leaf) = self.leaf().filter(|it| it.contiguous) else { return vec![*self] };
+        let run = self.root.geometry.run(self.level) as u64;
+        let member = |n: u64| {
+            let moved = |it: u64, by: u64| it.wrapping_add(n.wrapping_sub(self.slot / 8 % run).wrapping_mul(by));
+            let says = Descriptor::Leaf(Leaf { output: moved(leaf.output, self.size()), ..leaf });
+            Self { va: moved(self.va, self.size()), slot: moved(self.slot, 8), says, ..*self }
+        };
+        (0..run).map(member).collect()
+    }
+
+    /// Bytes that it translates.
     fn size(&self) -> u64 {
-        self.root.format.span(self.level)
-    }
-
-    fn covers(&self, va: u64) -> bool {
-        va.wrapping_sub(self.va) < self.size()
-    }
-
-    /// The table page that it leads to.
-    fn next(&self) -> Option<u64> {
-        self.desc.next()
+        let geometry = &self.root.geometry;
+        if self.level < geometry.start_level { 1 << geometry.va_bits } else { geometry.size(self.level) }
     }
 
     /// The bytes of physical memory that it leads to.
     fn target(&self) -> (u64, u64) {
-        match self.desc {
-            Desc::Table { next, .. } => (next, self.root.format.table(self.level + 1)),
-            Desc::Leaf { output, .. } => (output, self.size()),
-            Desc::Nothing => (0, 0),
+        match self.says {
+            Descriptor::Table(table) => (table.next, self.root.geometry.entries(self.level + 1) as u64 * 8),
+            Descriptor::Leaf(leaf) => (leaf.output, self.size()),
+            Descriptor::Nothing => (0, 0),
         }
     }
 
-    /// What a verdict about it tells apart.
-    fn residue(&self) -> Residue {
-        (self.level, self.va, self.slot, self.desc, self.root)
+    /// The table page that it leads to.
+    fn next(&self) -> Option<u64> {
+        if let Descriptor::Table(table) = self.says { Some(table.next) } else { None }
+    }
+
+    fn leaf(&self) -> Option<Leaf> {
+        if let Descriptor::Leaf(leaf) = self.says { Some(leaf) } else { None }
+    }
+
+    /// The entry of stage 2 that a combined one was made with, and back.
+    fn half(&self) -> Self {
+        Self { combined: !self.combined, ..*self }
+    }
+
+    /// What a verdict about it tells apart: whatever the ASID.
+    fn residue(&self) -> Self {
+        Self { asid: None, combined: false, ..*self }
     }
 }
 
 /// What a slot held before a store that walkers may not have seen yet.
 #[derive(Clone, Debug)]
 struct Unseen {
+    at: Time,
     slot: u64,
     old: u64,
     /// What was in the tables until then and read from there.
     removed: BTreeSet<Entry>,
-    /// The writer, and whoever has read the slot since: a DSB of theirs publishes the store.
-    knowers: Pes,
-    /// PEs that have executed a DSB since, and how far it reached: their next TLBI shows that they were handed the store.
-    waited: BTreeMap<usize, Domain>,
-    /// How far the store can be seen, and the PEs whose own walker sees it.
-    reach: Domain,
-    own: Pes,
-}
-
-impl Unseen {
-    /// Whether the walker of `pe` may miss the store; or, for an operation that reaches further than its PE, that of any PE there.
-    fn is_hidden(&self, pe: usize, domain: Domain) -> bool {
-        let own = domain == Domain::NonShareable && self.own.contains(&pe);
-        !own && self.reach < domain.max(Domain::InnerShareable)
-    }
+    /// Since when the writer knows of it, and whoever has read the slot since.
+    knowers: BTreeMap<usize, Time>,
 }
 
 /// A TLBI that was executed.
@@ -123,21 +137,19 @@ struct Executed {
     op: Op,
     /// As they were.
     registers: Registers,
-    /// What PEs could still fetch when it was executed, for want of order.
-    unordered: BTreeSet<(usize, Entry)>,
+    /// What PEs could still fetch or combine when it was executed.
+    stays: BTreeSet<(usize, Entry)>,
     completed: bool,
 }
 
 impl Executed {
-    /// Whether it removes `e`.
-    fn removes(&self, e: &Entry) -> bool {
-        self.registers.names(&self.op, e.root.space, e.combined) && misses(&self.op, e).is_empty()
+    fn reaches(&self, pe: usize) -> bool {
+        self.op.scope != Scope::Local || self.pe == pe
     }
 
-    /// Whether `e` is a combined entry that could be made again, from the entry of stage 2 that stayed.
-    fn leaves_what_makes(&self, e: &Entry, held: &BTreeMap<Entry, Time>) -> bool {
-        let own = Entry { combined: false, ..*e };
-        e.combined && !self.removes(&own) && held.get(&own) >= Some(&self.at)
+    /// Whether it removes `e`.
+    fn removes(&self, e: &Entry) -> bool {
+        names(&self.registers, &self.op, e) && misses(&self.op, e).is_empty()
     }
 }
 
@@ -147,74 +159,59 @@ struct Pe {
     effective: Registers,
     /// What it may hold, and when it could last have fetched that.
     cached: BTreeMap<Entry, Time>,
-    /// When it last held an entry of stage 2.
-    held: BTreeMap<Entry, Time>,
     /// What its own invalidations have removed since it was synchronised.
     settled: Vec<Entry>,
-    /// MAIR as translations of either may be cached with it, and to what they belong.
-    mair: [Option<(Space, u64)>; 2],
+    /// MAIR as translations of either regime may be cached with it, and to what they belong.
+    mair: [Option<(u64, Space)>; 2],
     /// The reset since which its TLB holds UNKNOWN entries, of EL1&0 and of EL2's regimes.
     unknown: [Option<Time>; 2],
 }
 
-impl Pe {
-    /// It may hold `e`, fetched at `time`.
-    fn caches(&mut self, e: Entry, time: Time) {
-        let known = self.cached.entry(e).or_insert(time);
-        *known = time.max(*known);
-    }
-}
+/// What a verdict says, and of what: first address, bytes, level.
+pub(crate) type Told = (Kind, u64, u64, i8);
 
 /// A verdict of the reference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seen {
-    pub(crate) kind: Kind,
-    pub(crate) start: u64,
-    pub(crate) size: u64,
-    pub(crate) level: i8,
+    pub(crate) told: Told,
     pub(crate) pes: Pes,
     /// None: the rules leave it open.
     pub(crate) cause: Option<Cause>,
 }
 
+impl Seen {
+    fn new(kind: Kind, e: &Entry, pes: Pes, cause: Option<Cause>) -> Self {
+        Self { told: (kind, e.va, e.size(), e.level.max(e.root.geometry.start_level)), pes, cause }
+    }
+}
+
 /// The reference.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reference {
     now: Time,
-    /// log2 of the page.
-    granule: u32,
     /// The level of FEAT_BBM.
     bbm: u8,
-    memory: BTreeMap<u64, u64>,
+    /// What every slot holds, and since when.
+    memory: BTreeMap<u64, (u64, Time)>,
     pes: Vec<Pe>,
     /// Every root that was ever loaded.
-    roots: BTreeSet<Root>,
+    roots: BTreeSet<Entry>,
     unseen: Vec<Unseen>,
+    /// DSBs that wait for stores: when, on which PE, and how far.
+    dsbs: Vec<(Time, usize, Domain)>,
     executed: Vec<Executed>,
     /// Entries that verdicts were about.
-    told: BTreeSet<Residue>,
+    told: BTreeSet<Entry>,
     /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
-    /// When each slot of a table that is not linked was last stored zero to, if nothing else was stored since.
-    zeroed: BTreeMap<u64, Time>,
+    /// When each table was last linked.
+    linked: BTreeMap<(u64, u64), Time>,
 }
 
 impl Reference {
-    /// `pes` PEs with their MMUs off, memory all zero, pages of `1 << granule` bytes.
-    pub(crate) fn new(pes: usize, granule: u32) -> Self {
-        Self {
-            now: 0,
-            granule,
-            bbm: 0,
-            memory: BTreeMap::new(),
-            pes: vec![Pe::default(); pes],
-            roots: BTreeSet::new(),
-            unseen: Vec::new(),
-            executed: Vec::new(),
-            told: BTreeSet::new(),
-            stale: BTreeMap::new(),
-            zeroed: BTreeMap::new(),
-        }
+    /// `pes` PEs with their MMUs off, memory all zero.
+    pub(crate) fn new(pes: usize) -> Self {
+        Self { pes: vec![Pe::default(); pes], ..Self::default() }
     }
 
     /// Forgets what verdicts were about: other members of a contiguous run may stand for it after every invalidation.
@@ -232,48 +229,24 @@ impl Reference {
         let mut verdicts = Vec::new();
         match event.what {
             What::Store { pa, size } | What::Zero { pa, size } => {
-                for slot in (pa & !7..pa + size).step_by(8) {
-                    verdicts.append(&mut self.store(pe, slot, memory(slot)));
-                }
+                let slots = (pa & !7..pa + size).step_by(8);
+                verdicts = slots.flat_map(|slot| self.store(pe, slot, memory(slot))).collect();
             }
             What::Load { pa, size } => {
-                for unseen in self.unseen.iter_mut().filter(|u| (pa & !7..pa + size).contains(&u.slot)) {
-                    unseen.knowers.insert(pe);
-                }
+                let read = self.unseen.iter_mut().filter(|it| (pa & !7..pa + size).contains(&it.slot));
+                read.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
             }
-            What::Tlbi(op) => {
-                self.publish(pe, |store| store.waited.get(&pe).copied());
-                let registers = self.pes[pe].effective.clone();
-                let unordered = self.unordered(op.scope.domain());
-                self.executed.push(Executed { at: self.now, pe, op, registers, unordered, completed: false });
-            }
+            What::Tlbi(op) => self.tlbi(pe, op),
             What::Dsb(dsb) => self.dsb(pe, dsb),
-            What::Isb | What::ExceptionEntry | What::Eret => {
-                let [old, new] = [&self.pes[pe].effective, &self.pes[pe].written].map(|it| it.roots(self.granule));
-                self.roots.extend(new.iter().map(|root| root.root));
-                verdicts = self.clashes(pe, &old, &new);
-                let pe = &mut self.pes[pe];
-                pe.effective = pe.written.clone();
-                pe.settled.clear();
-                verdicts.extend(self.changed_attributes(event.pe));
-            }
+            What::Isb | What::ExceptionEntry | What::Eret => verdicts = self.synchronised(pe),
             What::Id(IdRegister::Mmfr2, value) => self.bbm = (value >> 52 & 15) as u8,
-            What::Sysreg(register, value) => {
-                self.pes[pe].written.0.insert(register, value);
-            }
+            What::Sysreg(register, value) => self.pes[pe].written.write(register, value),
             What::Reset => self.pes[pe] = Pe { unknown: [Some(self.now); 2], ..Pe::default() },
             What::Access { va, pa, el, .. } => verdicts.extend(self.accessed(pe, va, pa, el)),
             What::Hint(Hint::FlushClaimed { start, size, asid }) => {
-                let meant = |e: &Entry| {
-                    let disjoint = e.va > start.saturating_add(size.saturating_sub(1)) || e.va + (e.size() - 1) < start;
-                    !disjoint && e.asid.is_none_or(|it| it == asid)
-                };
-                verdicts = self.judge(|all, e| (all.is_stale(e) && meant(e)).then_some(Kind::Claimed));
+                verdicts = self.claimed(|e| overlap((e.va, e.size()), (start, size)) && e.asid.unwrap_or(asid) == asid);
             }
-            What::Hint(Hint::FrameFreed { pa, size }) => {
-                let freed = |e: &Entry| overlap(e.target(), (pa, size));
-                verdicts = self.judge(|all, e| (all.is_stale(e) && freed(e)).then_some(Kind::Claimed));
-            }
+            What::Hint(Hint::FrameFreed { pa, size }) => verdicts = self.claimed(|e| overlap(e.target(), (pa, size))),
             _ => {}
         }
         self.settle();
@@ -283,41 +256,19 @@ impl Reference {
     /// Fetches whatever can be fetched, and notes what is stale.
     fn settle(&mut self) {
         self.fetch(Domain::NonShareable);
-        // What the tables say again, if from another place, is as good as read from there.
-        for pe in 0..self.pes.len() {
-            for (e, time) in self.pes[pe].cached.clone() {
-                let (_, slot, _) = self.meaning(&e);
-                if slot != e.slot && !self.is_gone(&e) {
-                    self.pes[pe].cached.remove(&e);
-                    self.pes[pe].caches(Entry { slot, ..e }, time);
-                }
-            }
-        }
         let linked = self.linked();
-        for pe in &mut self.pes {
-            pe.held.extend(pe.cached.keys().filter(|e| e.root.format.stage2).map(|e| (*e, self.now)));
-        }
-        let granule = self.granule;
-        self.zeroed.retain(|slot, _| !linked.contains(&(slot >> granule << granule)));
-        let stale: BTreeSet<Entry> = self.held().filter(|e| self.is_gone(e)).collect();
-        self.stale.retain(|e, _| stale.contains(e));
-        for e in stale {
-            self.stale.entry(e).or_insert(self.now);
-        }
+        self.linked.extend(linked.into_iter().map(|table| (table, self.now)));
+        let gone = self.held().into_iter().filter(|e| self.is_gone(e));
+        self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
     }
 
-    fn held(&self) -> impl Iterator<Item = Entry> {
-        self.pes.iter().flat_map(|pe| pe.cached.keys().copied())
+    /// What any PE may hold.
+    fn held(&self) -> BTreeSet<Entry> {
+        self.pes.iter().flat_map(|pe| pe.cached.keys().copied()).collect()
     }
 
     fn dsb(&mut self, pe: usize, dsb: Dsb) {
-        if dsb.covers_stores() {
-            self.publish(pe, |store| store.knowers.contains(&pe).then_some(dsb.domain()));
-            for store in &mut self.unseen {
-                let waited = store.waited.entry(pe).or_insert(dsb.domain());
-                *waited = dsb.domain().max(*waited);
-            }
-        }
+        self.dsbs.extend(dsb.covers_stores().then_some((self.now, pe, dsb.domain())));
         let before: Vec<Entry> = self.pes[pe].cached.keys().filter(|e| self.stale.contains_key(e)).copied().collect();
         for i in 0..self.executed.len() {
             let Executed { pe: issuer, op, completed, .. } = self.executed[i];
@@ -325,19 +276,12 @@ impl Reference {
             let enough = if op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
             if issuer == pe && !completed && enough {
                 self.executed[i].completed = true;
-                let executed = self.executed[i].clone();
-                self.end_all(&executed);
-                for (target, it) in self.pes.iter_mut().enumerate() {
-                    if executed.op.scope != Scope::Local || target == pe {
-                        let Pe { cached, held, .. } = it;
-                        cached.retain(|e, fetched| {
-                            *fetched >= executed.at
-                                || !executed.removes(e)
-                                || executed.unordered.contains(&(target, *e))
-                                || executed.leaves_what_makes(e, held)
-                        });
-                    }
+                let it = self.executed[i].clone();
+                let gone = |pe, e: &Entry, time| time < it.at && it.removes(e) && !it.stays.contains(&(pe, *e));
+                for (pe, Pe { cached, .. }) in self.pes.iter_mut().enumerate().filter(|(pe, _)| it.reaches(*pe)) {
+                    cached.retain(|e, time| !gone(pe, e, *time));
                 }
+                self.all_invalidated(&it);
                 // The next TLBI may have been performed long after this one.
                 self.fetch(Domain::NonShareable);
             }
@@ -345,18 +289,8 @@ impl Reference {
         let Pe { cached, settled, .. } = &mut self.pes[pe];
         settled.extend(before.iter().filter(|e| !cached.contains_key(e)));
     }
+}
 
-    /// What is visible to the walker of `pe`, or further, by what `which` says; so is every earlier store to the same slot.
-    fn publish(&mut self, pe: usize, which: impl Fn(&Unseen) -> Option<Domain>) {
-        for i in 0..self.unseen.len() {
-            let (store, later) = (&self.unseen[i], &self.unseen[i..]);
-            let Some(domain) = later.iter().filter(|it| it.slot == store.slot).filter_map(&which).max() else {
-                continue;
-            };
-            self.unseen[i].own.insert(pe);
-            self.unseen[i].reach = domain.max(self.unseen[i].reach);
-        }
-        // No operation wants more.
-        self.unseen.retain(|store| store.reach < Domain::OuterShareable);
-    }
+fn overlap((a, a_size): (u64, u64), (b, b_size): (u64, u64)) -> bool {
+    a < b.saturating_add(b_size) && b < a.saturating_add(a_size)
 }

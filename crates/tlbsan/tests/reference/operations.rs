@@ -1,59 +1,60 @@
-//! Why an operation does not remove an entry where it is executed.
+//! What an operation names, and why it does not remove an entry where it is executed.
 
-use super::Entry;
-use tlbi::op::Pages;
-use tlbi::{Op, Target};
-use tlbsan::Cause;
+use super::*;
 
-/// Bytes that an operation names which is none for a range.
-const PAGE: u64 = 4096;
+/// Whether an operation is for what `e` belongs to.
+pub(super) fn names(registers: &Registers, op: &Op, e: &Entry) -> bool {
+    let (vmid, space) = (registers.vmid(), e.root.space);
+    let current = match op.regime {
+        Regime::El10 if registers.is_host() => Space::El20,
+        Regime::El10 => registers.el10(),
+        _ => registers.el2(),
+    };
+    match (op.target, space) {
+        (Target::AllVmids, _) => matches!(space, Space::El10(_) | Space::Stage2(_)),
+        (Target::AllStages, _) => space == Space::Stage2(vmid) || space == Space::El10(vmid),
+        (Target::Ipa { .. } | Target::IpaRange { .. }, _) => space == Space::Stage2(vmid) && !e.combined,
+        // The MMU of EL1&0 is off beside stage 2: a virtual address is an intermediate one. No ASID is right for all.
+        (Target::Asid(_), Space::Stage2(_)) => false,
+        (_, Space::Stage2(own)) => e.combined && own == vmid && current == Space::El10(vmid),
+        _ => space == current,
+    }
+}
 
 /// Every reason; none: it removes the entry. It is for what the entry belongs to.
 pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let mut unless = |good: bool, cause| causes.extend((!good).then_some(cause));
-    // A range always names its granule.
-    let of_range = |pages: Pages| {
-        let granule = pages.granule().map_or(0, |granule| 1 + (granule.shift() as u8 - 12) / 2);
-        (granule, pages.level().map_or(0, |level| level.number() as u8), true)
+    let field = |at: u32, bits: u32| op.operand() >> at & ((1 << bits) - 1);
+    let address = |bits: u32| ((op.operand() << (64 - bits)) as i64 >> (64 - bits)) as u64;
+    let geometry = &e.root.geometry;
+    let other_asid = e.asid.is_some_and(|it| u64::from(it) != field(48, 16));
+    let (by_asid, is_range) = match op.target {
+        Target::Va { asid, .. } => (asid.is_some(), false),
+        Target::VaRange { asid, .. } => (asid.is_some(), true),
+        Target::Ipa { .. } => (false, false),
+        Target::IpaRange { .. } => (false, true),
+        Target::Asid(_) if e.asid.is_none() => return vec![Cause::GlobalSurvives],
+        Target::Asid(_) if other_asid => return vec![Cause::WrongAsid],
+        _ => return Vec::new(),
     };
-    let (first, size, asid, leaf_only, hint) = match op.target {
-        Target::Va { va, asid, leaf_only, ttl } => (va.bits(), PAGE, asid, leaf_only, (ttl >> 2, ttl & 3, false)),
-        Target::Ipa { ipa, leaf_only, ttl, .. } => (ipa.bits(), PAGE, None, leaf_only, (ttl >> 2, ttl & 3, false)),
-        Target::VaRange { pages, asid, leaf_only } => {
-            (pages.first_va(), pages.size(), asid, leaf_only, of_range(pages))
-        }
-        Target::IpaRange { pages, leaf_only, .. } => {
-            (pages.first_ipa(), pages.size(), None, leaf_only, of_range(pages))
-        }
-        Target::Asid(asid) => {
-            unless(e.asid.is_some(), Cause::GlobalSurvives);
-            unless(e.asid.is_none_or(|it| it == asid.number()), Cause::WrongAsid);
-            return causes;
-        }
-        _ => return causes,
+    // TG counts in steps of 2 from 4 KiB, which is 1. BaseADDR has fixed units under LPA2; NUM and SCALE count pages.
+    let (tg, page) = (field(46, 2), 10 + 2 * field(46, 2));
+    let units = if geometry.wide { 16 } else { page };
+    let (first, size, level) = match is_range {
+        false => (address(44) << 12, 1 << 12, field(44, 2)),
+        true => (address(37) << units, (field(39, 5) + 1) << (5 * field(44, 2) + 1 + page), field(37, 2)),
     };
-    let first = first & !(PAGE - 1);
-    unless(first.wrapping_sub(e.va) < e.size() || e.va.wrapping_sub(first) < size, Cause::WrongRange);
+    // The hint names the level of the leaf; a table is above that. Neither TG nor level may be 0 to mean something, but for the TG of
+    // a range, which must begin where an entry of that level can.
+    let hinted = is_range || tg != 0 && level != 0;
+    let named = if e.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
+    let begins = !is_range || first.is_multiple_of(geometry.size(level as i8));
+    let fits = !hinted || tg == u64::from(geometry.tg()) && (level == 0 || named && begins);
     // What stage 1 was combined with goes with the address, whatever else the operation says.
-    if !e.combined {
-        let asid = asid.map(tlbi::Asid::number);
-        unless(asid.is_none() || e.asid.is_none() || e.asid == asid, Cause::WrongAsid);
-        unless(!leaf_only || e.next().is_none(), Cause::LeafOnly);
-        unless(hint_fits(hint, first, e), Cause::WrongTtl);
-    }
-    causes
-}
-
-/// The hint is granule and level of the leaf, of which neither may be 0 to mean something; a table is above that. A range must begin
-/// where an entry of that level can.
-fn hint_fits((granule, level, is_range): (u8, u8, bool), first: u64, e: &Entry) -> bool {
-    let format = &e.root.format;
-    let same_granule = u32::from(granule) == 1 + (format.page - 12) / 2;
-    if granule == 0 || level == 0 {
-        return !is_range || same_granule;
-    }
-    let level = level as i8;
-    let named = if e.next().is_some() { level > e.level } else { level == e.level };
-    same_granule && named && (!is_range || first.is_multiple_of(format.span(level)))
+    let reasons = [
+        (first.wrapping_sub(e.va) >= e.size() && e.va.wrapping_sub(first) >= size, Cause::WrongRange),
+        (!e.combined && by_asid && other_asid, Cause::WrongAsid),
+        (!e.combined && op.target.is_leaf_only() && e.next().is_some(), Cause::LeafOnly),
+        (!e.combined && !fits, Cause::WrongTtl),
+    ];
+    reasons.iter().filter(|(applies, _)| *applies).map(|(_, cause)| *cause).collect()
 }

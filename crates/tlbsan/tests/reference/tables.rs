@@ -1,100 +1,139 @@
-//! What the tables in memory say, and how that differs from what an entry says.
+//! What the tables in memory say, how that differs from what an entry says, and what such a change asks for.
 
-use super::decode::{Change, Desc, Format, compare};
-use super::{Entry, Reference};
-use std::collections::BTreeSet;
+use super::*;
+
+/// What a change asks for; of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// Nothing: both say the same, or the new one permits more.
+    None,
+    /// An invalidation: the span translates to nothing any more, or less is permitted.
+    Owed,
+    /// Break-before-make.
+    Break,
+}
+
+/// What may not change in place, whatever the size.
+fn fixed(leaf: &Leaf) -> impl PartialEq {
+    (leaf.attr_index, leaf.shareability, leaf.ns)
+}
+
+/// Whether `old` permits something that `new` does not.
+fn permits_more(old: &Leaf, new: &Leaf) -> bool {
+    let all = |it: &Leaf| [it.writable, it.el0, !it.pxn, !it.uxn, !it.gp];
+    all(old).iter().zip(all(new)).any(|(old, new)| *old && !new)
+}
 
 impl Reference {
-    /// The table that a slot lies in.
-    pub(super) fn table(&self, slot: u64) -> u64 {
-        slot >> self.granule << self.granule
-    }
-
     pub(super) fn value(&self, slot: u64) -> u64 {
-        self.memory.get(&slot).copied().unwrap_or(0)
+        self.memory.get(&slot).map_or(0, |it| it.0)
     }
 
-    /// What the tables say now for the span of `e`, and where: the leaf above it, or whatever stands at its level.
-    pub(super) fn meaning(&self, e: &Entry) -> (i8, u64, Desc) {
-        let format = &e.root.format;
-        let (mut table, mut first) = (e.root.table, e.va & u64::MAX << format.bits);
-        for level in format.root_level()..=e.level {
-            let index = (e.va - first) / format.span(level);
-            let slot = table + 8 * index;
-            match Desc::decode(self.value(slot), level, format) {
-                Desc::Table { next, .. } if level < e.level => table = next,
-                found => return (level, slot, found),
-            }
-            first += index * format.span(level);
+    /// What `bits` at `slot` say, in a table that `above` leads to.
+    pub(super) fn child(&self, above: &Entry, slot: u64, bits: u64) -> Entry {
+        let (level, geometry) = (above.level + 1, &above.root.geometry);
+        let says = Descriptor::decode(bits, level, geometry);
+        let va = above.va + (slot - above.target().0) / 8 * geometry.size(level);
+        let asid = above.asid.filter(|_| !says.is_global());
+        Entry { level, va, slot, says, asid, shared: false, ..*above }
+    }
+
+    /// What is there to be fetched from a table that `above` leads to.
+    pub(super) fn children(&self, above: &Entry) -> Vec<Entry> {
+        let (table, size) = if above.next().is_some() { above.target() } else { (0, 0) };
+        let values = self.memory.range(table..table + size);
+        values.map(|(slot, (bits, _))| self.child(above, *slot, *bits)).filter(|e| e.says.is_cacheable()).collect()
+    }
+
+    /// What stands in the tables for `va`, at `level` or above it.
+    pub(super) fn walk(&self, root: Root, va: u64, level: i8) -> Entry {
+        let mut at = Entry::top(root);
+        while at.next().is_some() && at.level < level {
+            let slot = at.target().0 + (va - at.va) / root.geometry.size(at.level + 1) * 8;
+            at = self.child(&at, slot, self.value(slot));
         }
-        (e.level, 0, Desc::Nothing)
+        at
+    }
+
+    /// What the tables say of the span of `e`.
+    pub(super) fn meaning(&self, e: &Entry) -> Entry {
+        self.walk(e.root, e.va, e.level)
     }
 
     /// How the tables' meaning differs from what `e` says.
     pub(super) fn difference(&self, e: &Entry) -> Change {
-        let (level, _, desc) = self.meaning(e);
-        let at = |format: &Format| e.va & (format.span(level) - 1);
-        match (e.desc.next(), desc.next()) {
-            _ if desc == Desc::Nothing => Change::Owed,
-            (None, Some(table)) if e.desc.may_be_resized(self.bbm) => self.resized(e, &e.desc, table, e.level + 1, 0),
-            (Some(table), None) if desc.may_be_resized(self.bbm) && level == e.level => {
-                self.resized(e, &desc, table, e.level + 1, 0).max(Change::Owed)
+        let found = self.meaning(e);
+        // FEAT_BBM: blocks whose size may change without a break.
+        let resizable = |block: &Entry| block.leaf().is_some_and(|it| self.bbm >= 2 || self.bbm == 1 && it.nt);
+        let below = found.level < e.level;
+        match (e.next(), found.next()) {
+            (None, Some(_)) if resizable(e) => self.resized(e, &found),
+            // What is reached through the table has entries of its own.
+            (Some(_), None) if below && resizable(&found) => Change::Owed,
+            (_, None) if (below || e.next().is_some()) && resizable(&found) => {
+                self.resized(&found, e).max(Change::Owed)
             }
-            (_, None) if desc.may_be_resized(self.bbm) && level < e.level => {
-                desc.resized(&e.desc, at(&e.root.format), self.bbm).max(Change::Owed)
-            }
-            _ if level != e.level => Change::Break,
-            _ => self.compare(e, &desc),
+            _ if below && found.says.is_cacheable() => Change::Break,
+            _ => self.compare(e, &found),
         }
     }
 
-    /// What it asks for to have the entries of a table beside `block`, of which it begins at `offset`.
-    fn resized(&self, e: &Entry, block: &Desc, table: u64, level: i8, offset: u64) -> Change {
-        let format = &e.root.format;
-        let entry = |index: u64| {
-            let offset = offset + index * format.span(level);
-            match Desc::decode(self.value(table + 8 * index), level, format) {
-                Desc::Table { next, .. } => self.resized(e, block, next, level + 1, offset),
-                desc => block.resized(&desc, offset, self.bbm),
-            }
+    /// What it asks for to have `part` beside `block`, of which it translates a part.
+    fn resized(&self, block: &Entry, part: &Entry) -> Change {
+        let alike = |a: &Leaf, b: &Leaf| {
+            let moved = a.output.wrapping_sub(block.va) != b.output.wrapping_sub(part.va);
+            !moved && fixed(a) == fixed(b) && a.non_global == b.non_global
         };
-        (0..format.table(level) / 8).map(entry).max().unwrap_or(Change::None)
+        match (block.leaf(), part.leaf()) {
+            (Some(a), Some(b)) if !alike(&a, &b) => Change::Break,
+            (Some(a), Some(b)) if self.bbm >= 3 && !permits_more(&a, &b) => Change::None,
+            _ => {
+                let (children, all) = (self.children(part), part.root.geometry.entries(part.level + 1));
+                let least = if part.next().is_some() && children.len() == all { Change::None } else { Change::Owed };
+                children.iter().map(|it| self.resized(block, it)).fold(least, Change::max)
+            }
+        }
     }
 
-    /// How `desc`, at its level, differs from what `e` says.
-    pub(super) fn compare(&self, e: &Entry, desc: &Desc) -> Change {
-        compare(&e.desc, desc, self.bbm, |a, b| self.same_contents(a, b, e.size()))
+    /// How `new`, at its level, differs from what `e` says.
+    pub(super) fn compare(&self, e: &Entry, new: &Entry) -> Change {
+        let (breaks, owed) = match (&e.says, &new.says) {
+            (_, Descriptor::Nothing) | (Descriptor::Nothing, _) => (false, true),
+            (Descriptor::Table(a), Descriptor::Table(b)) => (a.next != b.next, b.hierarchical & !a.hierarchical != 0),
+            (Descriptor::Leaf(a), Descriptor::Leaf(b)) => {
+                let moved = a.output != b.output;
+                let tellable = || a.writable || b.writable || !self.same_contents(a.output, b.output, e.size());
+                let overlaps = a.non_global && !b.non_global;
+                // The contiguous bit is a size.
+                let resized = |free| a.contiguous != b.contiguous && self.bbm < free;
+                let forbids = permits_more(a, b) || b.nt && !a.nt || a.non_global != b.non_global;
+                (fixed(a) != fixed(b) || overlaps || resized(2) || moved && tellable(), moved || resized(3) || forbids)
+            }
+            _ => (true, true),
+        };
+        let asks = |yes, change| if yes { change } else { Change::None };
+        asks(breaks, Change::Break).max(asks(owed, Change::Owed))
     }
 
-    pub(super) fn is_stale(&self, e: &Entry) -> bool {
-        self.difference(e) != Change::None
-    }
-
-    /// Whether the tables hold nothing that is cacheable and says the same: an entry without its access flag is no translation
-    /// that could be changed in place.
+    /// Whether the tables do not say the same any more, in a way that a TLB may hold.
     pub(super) fn is_gone(&self, e: &Entry) -> bool {
-        self.is_stale(e) || !self.meaning(e).2.is_cacheable()
+        self.difference(e) != Change::None
     }
 
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
         let contents = |start: u64| {
-            let words = self.memory.range(start..start + size).filter(|(_, value)| **value != 0);
-            words.map(move |(pa, value)| (pa - start, *value))
+            let words = self.memory.range(start..start + size).filter(|(_, (value, _))| *value != 0);
+            words.map(move |(pa, (value, _))| (pa - start, *value))
         };
         contents(a).eq(contents(b))
     }
 
-    /// Tables that are linked: reached from a root that is, or was, loaded.
-    pub(super) fn linked(&self) -> BTreeSet<u64> {
-        let mut linked = BTreeSet::new();
-        for root in &self.roots {
-            let mut tables = BTreeSet::from([root.table]);
-            for level in root.format.root_level()..=3 {
-                linked.extend(&tables);
-                let slots = |table: &u64| *table..*table + root.format.table(level);
-                let values = tables.iter().flat_map(|table| self.memory.range(slots(table)));
-                tables = values.filter_map(|(_, value)| Desc::decode(*value, level, &root.format).next()).collect();
-            }
+    /// Tables that are linked, and their bytes: reached from a root that is, or was, loaded.
+    pub(super) fn linked(&self) -> BTreeSet<(u64, u64)> {
+        let (mut linked, mut all) = (BTreeSet::new(), self.roots.clone());
+        while let Some(above) = all.pop_first() {
+            linked.extend(above.next().map(|_| above.target()));
+            all.extend(self.children(&above));
         }
         linked
     }
