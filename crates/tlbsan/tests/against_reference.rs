@@ -75,7 +75,7 @@ fn the_model_misses_nothing_where_pes_roam() {
 
 /// Names what the model is not told, and whether that went unnoticed.
 fn deaf(hears: Hears) -> Result<Tally, String> {
-    search(Comparison { roaming: false, hears }, 2000, 0)
+    search(Comparison { roaming: false, hears }, 6000, 0)
 }
 
 #[test]

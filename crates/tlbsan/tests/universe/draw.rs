@@ -1,6 +1,6 @@
 //! Steps from numbers.
 
-use super::setting::{KERNEL, LOWER_TABLES, ROOTS, Regime, Setting, TABLES, UPPER_TABLES};
+use super::setting::{KERNEL, LOWER_TABLES, ROOTS, Regime, Setting, Shape, TABLES, UPPER_TABLES};
 use super::{Act, Step};
 use tlbi::op::Pages;
 use tlbi::{Asid, Dsb, Granule, Ipa, Level, Op, Scope, Target, VirtAddr};
@@ -72,7 +72,7 @@ pub(crate) fn decode(code: u64, roaming: bool, setting: &Setting) -> Vec<Step> {
             let va = va(&mut d, setting);
             let level = d.one_of(&[3, 3, 2, 1]);
             let frame = match level {
-                1 => setting.frame(d.one_of(&[1, 2, 3])) << (setting.granule - 3),
+                1 => setting.large_frame(d.one_of(&[1, 2, 3])),
                 2 => setting.frame(d.one_of(&[1, 2, 3])),
                 _ => d.one_of(&pages(setting)),
             };
@@ -128,14 +128,16 @@ fn slot(d: &mut Digits, setting: &Setting) -> u64 {
         4..=6 => d.one_of(&UPPER_TABLES),
         _ => d.one_of(&[ROOTS[1], ROOTS[1], ROOTS[2], KERNEL]),
     };
-    setting.table(table) + 8 * d.one_of(&[0, 0, 1, 2])
+    let joined = setting.shape == Shape::Joined && ROOTS.contains(&table);
+    let last = if joined { 1 << (setting.granule - 3) } else { 2 };
+    setting.table(table) + 8 * d.one_of(&[0, 0, 1, last])
 }
 
 /// A value for the slot: of the right level for its table, since the model follows a page at one level.
 fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
     // nG for all but some.
     let leaf = setting.leaf() & !(1 << 11) | d.one_of(&[1 << 11, 1 << 11, 0]);
-    let table = slot >> setting.granule;
+    let table = setting.number(slot);
     let (links, blocks): (&[u64], bool) = match table {
         _ if LOWER_TABLES.contains(&table) => (&[], false),
         _ if UPPER_TABLES.contains(&table) => (&LOWER_TABLES, true),
@@ -143,21 +145,26 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
     };
     match d.below(8) {
         7 => d.one_of(&[0, 0x7000]),
-        0..=4 if !links.is_empty() => setting.table(d.one_of(links)) | 3 | d.one_of(&[0, 0, 0, 0, 1 << 61, 1 << 55]),
+        0..=4 if !links.is_empty() => {
+            setting.output(setting.table(d.one_of(links))) | 3 | d.one_of(&[0, 0, 0, 0, 1 << 61, 1 << 55])
+        }
         // A frame in which no table lies; what is larger than 2 MiB is never read-only, because the model compares the contents
         // of that much at most.
-        _ if links == UPPER_TABLES => setting.frame(d.one_of(&[1, 2, 3])) << (setting.granule - 3) | (leaf & !2),
+        _ if links == UPPER_TABLES => setting.output(setting.large_frame(d.one_of(&[1, 2, 3]))) | (leaf & !2),
         _ if blocks => {
             let read_only = d.one_of(&[0, 0, 0, 1 << 7]);
             let nt = if setting.bbm == 1 { d.one_of(&[0, 1 << 16]) } else { 0 };
-            let frame = setting.frame(d.one_of(&[1, 2, 3]));
+            let frame = setting.output(setting.frame(d.one_of(&[1, 2, 3])));
             nt | frame | (leaf & !2) ^ if setting.granule == 12 { read_only } else { 0 }
         }
         _ if setting.runs && d.below(4) != 0 => {
             let number = slot % (1 << setting.granule) / 8;
-            (setting.frame(d.one_of(&[1, 1, 2])) + (number << setting.granule)) | leaf | setting.run()
+            setting.output(setting.frame(d.one_of(&[1, 1, 2])) + (number << setting.granule)) | leaf | setting.run()
         }
-        _ => d.one_of(&pages(setting)) | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2])),
+        _ => {
+            setting.output(d.one_of(&pages(setting)))
+                | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
+        }
     }
 }
 
@@ -168,7 +175,8 @@ fn pages(setting: &Setting) -> [u64; 3] {
 
 fn va(d: &mut Digits, setting: &Setting) -> u64 {
     let upper = d.one_of(&[false, false, false, true]) && setting.has_halves();
-    let indices = [1, 2, 3].map(|level| d.one_of(&[0, 0, 1, 2]) << setting.shift(level));
+    let last = |level| if level == 1 && setting.shape == Shape::Joined { 1 << (setting.granule - 3) } else { 2 };
+    let indices = [1, 2, 3].map(|level| d.one_of(&[0, 0, 1, last(level)]) << setting.shift(level));
     indices.iter().sum::<u64>() | if upper { u64::MAX << setting.bits() } else { 0 }
 }
 
@@ -226,7 +234,9 @@ fn by_address(
     }
     let granule = [Granule::K4, Granule::K16, Granule::K64][usize::from(tg)];
     let count = [2, 4, 64][usize::from(level % 3)];
-    let pages = Pages::new(granule, false, va, count).expect("such a range");
+    // With LPA2 a range begins at a multiple of 64 KiB.
+    let first = if setting.has_ds() { va & !0xffff } else { va };
+    let pages = Pages::new(granule, setting.has_ds(), first, count).expect("such a range");
     let pages = match Level::from_number(level as i8) {
         Some(level) if level.number() < 4 && level.number() > 0 => pages.hint(level),
         _ => pages,

@@ -123,8 +123,8 @@ impl Universe {
     /// What happens before the steps: space 1 maps pages and a block, and runs on PEs 0 and 1; space 2 runs on PE 2.
     pub(crate) fn prologue(&self) -> Vec<Step> {
         let at = |table: u64, index: u64| self.setting.table(table) + 8 * index;
-        let (table, page) = (|number| self.setting.table(number) | 3, self.setting.leaf());
-        let frame = |number| self.setting.frame(number);
+        let table = |number| self.setting.output(self.setting.table(number)) | 3;
+        let (frame, page) = (|number| self.setting.output(self.setting.frame(number)), self.setting.leaf());
         let store = |slot, value| Act::Store { slot, value };
         let acts = [
             store(at(ROOTS[1], 0), table(UPPER_TABLES[0])),
@@ -178,7 +178,7 @@ impl Universe {
             Act::Isb => now(ram, What::Isb),
             Act::Eret => now(ram, What::Eret),
             Act::Space { root, number, shared } => {
-                let root = self.setting.table(ROOTS[usize::from(root)]) | u64::from(number) << 48 | u64::from(shared);
+                let root = self.setting.root(ROOTS[usize::from(root)]) | u64::from(number) << 48 | u64::from(shared);
                 let register = match self.setting.regime {
                     Regime::El1 => Sysreg::Ttbr0El1,
                     Regime::Host | Regime::El2 => Sysreg::Ttbr0El2,
@@ -187,7 +187,7 @@ impl Universe {
                 now(ram, What::Sysreg(register, root));
             }
             Act::Mmu { on } => {
-                let (kernel, tcr) = (self.setting.table(KERNEL), self.setting.control());
+                let (kernel, tcr) = (self.setting.root(KERNEL), self.setting.control());
                 let registers: &[(Sysreg, u64)] = match self.setting.regime {
                     Regime::El1 => &[(Sysreg::TcrEl1, tcr), (Sysreg::Ttbr1El1, kernel), (Sysreg::SctlrEl1, on.into())],
                     Regime::Host => &[

@@ -26,6 +26,18 @@ pub(super) enum Regime {
     Guest,
 }
 
+/// Of what shape addresses and tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Plain,
+    /// Output addresses of 52 bits: FEAT_LPA2, or FEAT_LPA with 64 KiB.
+    Wide,
+    /// Attributes of table descriptors are ignored (TCR.HPDn).
+    Flat,
+    /// Of stage 2, with fewer than 64 KiB: two tables side by side for the first level.
+    Joined,
+}
+
 /// What holds for a whole sequence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
@@ -38,18 +50,25 @@ pub(crate) struct Setting {
     pub(super) bbm: u8,
     /// Pages come in contiguous runs.
     pub(super) runs: bool,
+    pub(super) shape: Shape,
 }
 
 impl Setting {
     /// How many there are.
-    pub(crate) const ALL: u64 = 192;
+    pub(crate) const ALL: u64 = 576;
 
     /// The one with a number; 0 is EL1&0 with pages of 4 KiB, nothing managed.
     pub(crate) fn new(number: u64) -> Self {
         let regime = [Regime::El1, Regime::Host, Regime::El2, Regime::Guest][(number % 4) as usize];
         let granule = [12, 14, 16][(number / 4 % 3) as usize];
         let (managed, bbm, runs) = (number / 12 % 2 == 1, (number / 24 % 4) as u8, number / 96 % 2 == 1);
-        Self { regime, granule, managed, bbm, runs }
+        let shape = match (number / 192 % 3, regime) {
+            (0, _) => Shape::Plain,
+            (1, _) => Shape::Wide,
+            (_, Regime::Guest) if granule < 16 => Shape::Joined,
+            _ => Shape::Flat,
+        };
+        Self { regime, granule, managed, bbm, runs, shape }
     }
 
     /// log2 of what an entry translates.
@@ -59,17 +78,54 @@ impl Setting {
 
     /// Bits of address, for three levels.
     pub(super) fn bits(&self) -> u32 {
-        (self.shift(1) + self.granule - 3).min(48)
+        let most = if self.shape == Shape::Wide && self.granule == 16 { 52 } else { 48 };
+        (self.shift(1) + self.granule - 3 + u32::from(self.shape == Shape::Joined)).min(most)
+    }
+
+    /// TCR.DS: FEAT_LPA2.
+    pub(super) fn has_ds(&self) -> bool {
+        self.shape == Shape::Wide && self.granule < 16
+    }
+
+    /// What lies above 48 bits in every address.
+    fn high(&self) -> u64 {
+        if self.shape == Shape::Wide { 0b1001 << 48 } else { 0 }
     }
 
     /// Where a table lies.
     pub(super) fn table(&self, number: u64) -> u64 {
-        number << self.granule
+        self.high() | number << (self.granule + u32::from(self.shape == Shape::Joined))
+    }
+
+    /// The number of the table that an address is in.
+    pub(super) fn number(&self, pa: u64) -> u64 {
+        (pa & !self.high()) >> (self.granule + u32::from(self.shape == Shape::Joined))
     }
 
     /// Where a frame lies, of the size of a block of level 2; 1 to 3.
     pub(super) fn frame(&self, number: u64) -> u64 {
-        number << self.shift(2)
+        self.high() | number << self.shift(2)
+    }
+
+    /// The same of level 1.
+    pub(super) fn large_frame(&self, number: u64) -> u64 {
+        self.high() | number << self.shift(1)
+    }
+
+    /// An address as descriptors hold it: bits above 48 in 49:48 and 9:8 with DS, in 15:12 with 64 KiB.
+    pub(super) fn output(&self, pa: u64) -> u64 {
+        let (low, high) = (pa & u64::MAX >> 16, pa >> 48);
+        match self.shape {
+            Shape::Wide if self.granule == 16 => low | high << 12,
+            Shape::Wide => low | (high & 3) << 48 | high >> 2 << 8,
+            _ => low,
+        }
+    }
+
+    /// The address of a root as TTBRs hold it: bits above 48 in 5:2.
+    pub(super) fn root(&self, number: u64) -> u64 {
+        let pa = self.table(number);
+        pa & u64::MAX >> 16 | pa >> 48 << 2
     }
 
     /// Whether there are ASIDs or VMIDs.
@@ -84,7 +140,9 @@ impl Setting {
 
     /// A page's attributes: access flag, inner shareable, EL0, not global, and writable.
     pub(super) fn leaf(&self) -> u64 {
-        if self.regime == Regime::Guest { 0xfc3 } else { 0xf43 }
+        // With DS the shareability is the register's.
+        let shareable = if self.has_ds() { 0 } else { 0x300 };
+        shareable | if self.regime == Regime::Guest { 0xcc3 } else { 0xc43 }
     }
 
     /// The contiguous bit, where it is set.
@@ -97,12 +155,21 @@ impl Setting {
         let size = u64::from(64 - self.bits());
         let (tg0, tg1) = [(0, 2), (2, 1), (1, 3)][(self.granule as usize - 12) / 2];
         let managed = if self.managed { 3 } else { 0 };
+        let (ds, flat) = (u64::from(self.has_ds()), u64::from(self.shape == Shape::Flat));
+        // 52 bits of physical address.
+        let ps = if self.shape == Shape::Wide { 6 } else { 0 };
         match self.regime {
             // ASIDs of 16 bits, from TTBR0.
-            Regime::El1 | Regime::Host => size | size << 16 | tg0 << 14 | tg1 << 30 | 1 << 36 | managed << 39,
-            Regime::El2 => size | tg0 << 14 | managed << 21,
+            Regime::El1 | Regime::Host => {
+                let halves = size | size << 16 | tg0 << 14 | tg1 << 30 | 1 << 36 | managed << 39;
+                halves | ps << 32 | (flat * 3) << 41 | ds << 59
+            }
+            Regime::El2 => size | tg0 << 14 | ps << 16 | managed << 21 | flat << 24 | ds << 32,
             // VMIDs of 16 bits; level 1 is the first.
-            Regime::Guest => size | (if self.granule == 12 { 1 } else { 2 }) << 6 | tg0 << 14 | 1 << 19 | managed << 21,
+            Regime::Guest => {
+                let start = if self.granule == 12 { 1 } else { 2 };
+                size | start << 6 | tg0 << 14 | ps << 16 | 1 << 19 | managed << 21 | ds << 32
+            }
         }
     }
 
@@ -131,7 +198,7 @@ impl Setting {
     }
 
     fn name(&self, pa: u64) -> String {
-        let number = pa >> self.granule;
+        let number = self.number(pa);
         match (ROOTS.iter().position(|it| *it == number), TABLES.iter().position(|it| *it == number)) {
             (Some(space), _) => format!("root{space}"),
             (_, Some(table)) => format!("table{table}"),
