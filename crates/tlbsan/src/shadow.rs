@@ -43,6 +43,11 @@ impl Context {
     fn is_at_rest(&self) -> bool {
         self.tags.is_empty() && self.globals.held == 0 && self.open == 0
     }
+
+    /// PEs that have it loaded now under a tag; what is not of one ASID, under any.
+    pub fn loaded_under(&self, tag: Tag) -> PeSet {
+        self.tags.iter().find(|used| used.tag == tag).unwrap_or(&self.globals).loaded
+    }
 }
 
 /// Which PEs have, or had, a context under one tag.
@@ -131,6 +136,8 @@ pub struct TablePage {
     places: RefCell<Places>,
     /// Table residues that lead here.
     pub residues: FastSet<ResidueId>,
+    /// Entries that stand for what was cached as part of a contiguous run (FEAT_BBM level 3), and since which event.
+    out_of_run: Vec<(usize, u64)>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
     pub scrubbed: Option<Box<Scrub>>,
 }
@@ -194,7 +201,7 @@ impl TablePage {
     pub fn new(level: i8, geometry: Geometry, parent: Parent, entries: Box<[u64]>, time: u64) -> Self {
         let since = vec![time; entries.len()].into();
         let (parents, places, residues) = (vec![parent], RefCell::default(), FastSet::default());
-        Self { level, geometry, parents, entries, since, places, residues, scrubbed: None }
+        Self { level, geometry, parents, entries, since, places, residues, out_of_run: Vec::new(), scrubbed: None }
     }
 
     /// Who points at it; none: it is not linked.
@@ -212,6 +219,12 @@ impl TablePage {
     pub fn descriptor(&self, index: usize) -> Descriptor {
         let bits = self.entries.get(index).copied().unwrap_or(0);
         Descriptor::decode(bits, self.level, &self.geometry)
+    }
+
+    /// Whether what walkers may have found in a slot since event `since` is cached as part of a contiguous run.
+    pub fn is_in_run(&self, index: usize, entry: &Descriptor, since: u64) -> bool {
+        let lost = || self.out_of_run.iter().any(|(known, time)| *known == index && since <= *time);
+        matches!(entry, Descriptor::Leaf(leaf) if leaf.contiguous || lost())
     }
 
     /// Tables that the slots point at, with the slot's number.
@@ -496,6 +509,14 @@ impl Shadow {
         {
             table.parents.swap_remove(at);
             self.shape += 1;
+        }
+    }
+
+    /// From event `time` on an entry stands for what was cached as part of a contiguous run.
+    pub fn left_run(&mut self, base: u64, index: usize, time: u64) {
+        if let Some(table) = self.tables.get_mut(&base) {
+            table.out_of_run.retain(|(known, _)| *known != index);
+            table.out_of_run.push((index, time));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::effect::{Effect, Selection};
 use crate::geometry::Space;
 use crate::machine::PeSet;
 use crate::report::Site;
-use crate::shadow::Shadow;
+use crate::shadow::{Context, Shadow};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tlbi::barrier::Domain;
@@ -140,7 +140,7 @@ impl Residues {
     }
 
     /// What an operation finds around a residue.
-    fn around(&self, residue: &Residue, effect: &Effect, shadow: &Shadow) -> Around {
+    fn around<'a>(&self, residue: &Residue, effect: &Effect, shadow: &'a Shadow) -> Around<'a> {
         let (domain, issuer) = (effect.op.scope.domain(), effect.issuer);
         let above = self.above(residue, shadow, domain, issuer);
         let held = |pes, above: &&Residue| pes | above.pes();
@@ -159,7 +159,7 @@ impl Residues {
         for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
             let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
             let pes = if refillable { PeSet::MAX } else { 0 };
-            let around = Around { refillable: pes, left_above: 0, in_run: 0, ordered: true };
+            let around = Around { refillable: pes, left_above: 0, in_run: None, ordered: true };
             for n in 0..residue.holders.len() {
                 match residue.suffices(n, effect, around) {
                     Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
@@ -369,13 +369,13 @@ impl Residues {
 
 /// What an operation on a residue depends on beside the residue itself.
 #[derive(Clone, Copy)]
-struct Around {
+struct Around<'a> {
     /// PEs with a table residue that leads to it.
     refillable: PeSet,
     /// PEs with one that is not among what the operation removes, for its ASID.
     left_above: PeSet,
-    /// PEs that walk where another member of its contiguous run still stands for it.
-    in_run: PeSet,
+    /// The context that is walked where another member of its contiguous run still stands for it.
+    in_run: Option<&'a Context>,
     /// R4.
     ordered: bool,
 }
@@ -397,7 +397,7 @@ impl Residue {
     }
 
     /// From which PEs the operation removes the entry as one holder has it, or why from none.
-    fn suffices(&self, holder: usize, effect: &Effect, around: Around) -> Result<Removal, Cause> {
+    fn suffices(&self, holder: usize, effect: &Effect, around: Around<'_>) -> Result<Removal, Cause> {
         // PEs on which it comes back through what stays, and why.
         let (mut again, mut why_left) = (0, Cause::NotCompleted);
         let tag = self.holders[holder].tag;
@@ -453,8 +453,9 @@ impl Residue {
         if !around.ordered {
             return Err(Cause::NotOrdered);
         }
-        if around.in_run != 0 {
-            (again, why_left) = (again | around.in_run, Cause::NotBrokenFirst);
+        let in_run = around.in_run.map_or(0, |context| context.loaded_under(tag));
+        if in_run != 0 {
+            (again, why_left) = (again | in_run, Cause::NotBrokenFirst);
         }
         // A combined entry can be made again from the entry of stage 2 as long as that is cached: a DSB must have completed
         // its invalidation before.

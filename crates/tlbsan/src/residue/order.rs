@@ -3,9 +3,8 @@
 use super::{Residue, ResidueId, Residues};
 use crate::descriptor::{Descriptor, Leaf};
 use crate::geometry::Space;
-use crate::machine::PeSet;
 use crate::report::Site;
-use crate::shadow::Shadow;
+use crate::shadow::{Context, Shadow};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tlbi::barrier::Domain;
@@ -183,25 +182,21 @@ fn is_linked_here(residue: &Residue, shadow: &Shadow) -> bool {
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     let (what, Descriptor::Leaf(old)) = (&residue.what, residue.what.entry) else { return false };
-    if !old.contiguous {
-        return false;
-    }
+    let Some(table) = shadow.table(what.table).filter(|_| what.in_run) else { return false };
     let run = what.geometry.run(what.level);
-    let Some(table) = shadow.table(what.table) else { return false };
     let first = what.index & !(run - 1);
-    let others = (first..first + run).filter(|index| *index != what.index);
-    others.into_iter().any(|index| match table.descriptor(index) {
-        Descriptor::Leaf(other) => member(&other, index, what.index, residue.size()) == old,
+    (first..first + run).filter(|index| *index != what.index).any(|index| match table.descriptor(index) {
+        Descriptor::Leaf(other) if other.contiguous => {
+            Leaf { contiguous: old.contiguous, ..member(&other, index, what.index, residue.size()) } == old
+        }
         _ => false,
     })
 }
 
-/// PEs that can fetch it again from another member of its run.
-pub(super) fn in_run(residue: &Residue, shadow: &Shadow) -> PeSet {
-    if !stands_in_run(residue, shadow) || !is_linked_here(residue, shadow) {
-        return 0;
-    }
-    shadow.context(residue.what.context).map_or(PeSet::MAX, |context| context.globals.loaded)
+/// The context whose PEs can fetch it again from another member of its run.
+pub(super) fn in_run<'a>(residue: &Residue, shadow: &'a Shadow) -> Option<&'a Context> {
+    let again = stands_in_run(residue, shadow) && is_linked_here(residue, shadow);
+    shadow.context(residue.what.context).filter(|_| again)
 }
 
 /// What the member of a run with number `own` says of number `index`.

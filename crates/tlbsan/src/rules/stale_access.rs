@@ -38,7 +38,9 @@ pub fn not_synchronised(
     // The same address with other permissions or attributes: whichever entry was used, the access went where it should.
     let led_there = |gone: &Settled| tables.is_some_and(|pa| gives(&gone.entry, gone.start, gone.size, va, pa));
     let is_leaf = |gone: &Settled| matches!(gone.entry, Descriptor::Leaf(_));
-    settled.iter().find(|gone| va.wrapping_sub(gone.start) < gone.size && is_leaf(gone) && !led_there(gone))
+    let might = |gone: &&Settled| va.wrapping_sub(gone.start) < gone.size && is_leaf(gone) && !led_there(gone);
+    // Of several the smallest is named.
+    settled.iter().filter(might).min_by_key(|gone| gone.size)
 }
 
 /// How bad it is to use what was removed without a context synchronisation event.

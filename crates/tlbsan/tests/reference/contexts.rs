@@ -20,7 +20,7 @@ impl Reference {
         // Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
         let unknown = |root: &&&Entry| belongs(root).is_some_and(|which| it.unknown[which].take().is_some());
         let after_reset = loaded.iter().find(unknown).map(|root| Seen::new(Kind::Asid, root, [pe].into(), None));
-        self.fetch(Domain::NonShareable);
+        self.fetch(Domain::NonShareable, &self.pes.clone());
         let attributes = self.changed_attributes(pe, &new);
         let clashes = loaded.iter().flat_map(|root| self.clashes(pe, root));
         after_reset.into_iter().chain(attributes).chain(clashes).collect()
@@ -91,7 +91,7 @@ impl Reference {
         let tables = leads(&self.walk(root.root, va, 3));
         // R6: what the PE's own invalidation removed may be in use until it synchronises, if that leads elsewhere.
         let elsewhere = |e: &&Entry| leads(e).is_some_and(|pa| tables != Some(pa)) && e.root.space == root.root.space;
-        if let Some(gone) = it.settled.iter().find(elsewhere).copied() {
+        if let Some(gone) = it.settled.iter().filter(elsewhere).max_by_key(|e| e.level).copied() {
             self.pes[pe].settled.retain(|e| e.slot != gone.slot);
             return Some(Seen::new(Kind::StaleAccess, &gone, [pe].into(), Some(Cause::NotSynchronised)));
         }

@@ -5,8 +5,8 @@ use super::*;
 impl Reference {
     /// Every walker fetches all it can reach: from its roots, and from the table entries it holds.
     ///
-    /// What they may not have seen yet is what no DSB has published as far as `domain`.
-    pub(super) fn fetch(&mut self, domain: Domain) {
+    /// What they may not have seen yet is what no DSB has published as far as `domain`; what they held before is `known`.
+    pub(super) fn fetch(&mut self, domain: Domain, known: &[Pe]) {
         for pe in 0..self.pes.len() {
             let tops = roots(&self.pes[pe].effective);
             let held = self.pes[pe].cached.iter().map(|(e, time)| (*e, *time));
@@ -14,7 +14,8 @@ impl Reference {
             while let Some((above, time)) = all.pop() {
                 // What belongs to a root that is not loaded is not walked through.
                 let walked = |top: &Entry| top.root == above.root && (above.asid.is_none() || above.asid == top.asid);
-                let found = if tops.iter().any(walked) { self.read_table(pe, &above, domain) } else { Vec::new() };
+                let found =
+                    if tops.iter().any(walked) { self.read_table(pe, &above, domain, &known[pe]) } else { Vec::new() };
                 let cached = &mut self.pes[pe].cached;
                 for e in found {
                     if cached.get(&e) < Some(&time) {
@@ -27,8 +28,8 @@ impl Reference {
     }
 
     /// What the walker of `pe` may fetch through a table entry.
-    fn read_table(&self, pe: usize, above: &Entry, domain: Domain) -> Vec<Entry> {
-        let holds = |e: &Entry| self.pes[pe].cached.contains_key(e);
+    fn read_table(&self, pe: usize, above: &Entry, domain: Domain, known: &Pe) -> Vec<Entry> {
+        let holds = |e: &Entry| known.cached.contains_key(e);
         let mut found = self.children(above);
         // What another member of its run says of a slot is fetched again by those that hold it, but not by a walker that comes anew:
         // a run may be written entry by entry.
@@ -57,28 +58,18 @@ impl Reference {
         !later.any(|it| self.dsbs.iter().rev().any(|dsb| publishes(it, *dsb)))
     }
 
-    /// A TLBI: what PEs may hold once it is complete, for want of order or because it leaves what makes that.
+    /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;
+    /// a local one has ordered nothing for it.
     pub(super) fn tlbi(&mut self, pe: usize, op: Op) {
         let (at, registers, domain) = (self.now, self.pes[pe].effective, op.scope.domain());
-        self.executed.push(Executed { at, pe, op, registers, stays: BTreeSet::new(), completed: false });
-        // What each PE could fetch now: a broadcast TLBI wants a DSB that reaches as far; a local one has ordered nothing for it.
+        let it = Executed { at, pe, op, registers, stays: BTreeMap::new(), completed: false };
+        self.executed.push(it.clone());
         let before = self.pes.clone();
-        self.fetch(domain);
+        self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !it.removes(e)));
+        self.fetch(domain, &before);
         let after = std::mem::replace(&mut self.pes, before);
-        let executed = self.executed.last().expect("the one just pushed");
-        let mut stays = BTreeSet::new();
-        for (pe, (it, after)) in self.pes.iter().zip(&after).enumerate() {
-            let again = after.cached.iter().filter(|(_, time)| **time == at).map(|(e, _)| e);
-            // What it has seen in the tables when it was removed by a store that it may not have seen yet. R4 asks for the order of
-            // that store, whatever leads to its slot by now.
-            let says_it = |e: &Entry| Descriptor::decode(self.value(e.slot), e.level, &e.root.geometry) == e.says;
-            let hidden = |e: &Entry, it: &Unseen| it.removed.contains(e) && self.is_hidden(it, pe, domain);
-            let removed = |e: &Entry| self.unseen.iter().any(|it| hidden(e, it)) && !says_it(e);
-            // What the entry of stage 2 that it was made with makes again, if that stays.
-            let made = |e: &Entry| !executed.removes(&e.half()) && it.cached.contains_key(&e.half());
-            let left = it.cached.keys().filter(|e| if e.combined { made(e) } else { removed(e) });
-            stays.extend(again.chain(left).map(|e| (pe, *e)));
-        }
-        self.executed.last_mut().expect("the same").stays = stays;
+        let stays =
+            after.iter().enumerate().flat_map(|(pe, it)| it.cached.iter().map(move |(e, time)| ((pe, *e), *time)));
+        self.executed.last_mut().expect("the one just pushed").stays = stays.collect();
     }
 }

@@ -123,8 +123,6 @@ struct Unseen {
     at: Time,
     slot: u64,
     old: u64,
-    /// What was in the tables until then and read from there.
-    removed: BTreeSet<Entry>,
     /// Since when the writer knows of it, and whoever has read the slot since.
     knowers: BTreeMap<usize, Time>,
 }
@@ -137,8 +135,8 @@ struct Executed {
     op: Op,
     /// As they were.
     registers: Registers,
-    /// What PEs could still fetch or combine when it was executed.
-    stays: BTreeSet<(usize, Entry)>,
+    /// What PEs could fetch or combine again when it was executed, and when they last could from the tables.
+    stays: BTreeMap<(usize, Entry), Time>,
     completed: bool,
 }
 
@@ -255,7 +253,7 @@ impl Reference {
 
     /// Fetches whatever can be fetched, and notes what is stale.
     fn settle(&mut self) {
-        self.fetch(Domain::NonShareable);
+        self.fetch(Domain::NonShareable, &self.pes.clone());
         let linked = self.linked();
         self.linked.extend(linked.into_iter().map(|table| (table, self.now)));
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
@@ -277,13 +275,13 @@ impl Reference {
             if issuer == pe && !completed && enough {
                 self.executed[i].completed = true;
                 let it = self.executed[i].clone();
-                let gone = |pe, e: &Entry, time| time < it.at && it.removes(e) && !it.stays.contains(&(pe, *e));
+                let gone = |pe, e: &Entry, time| time < it.at && it.removes(e) && !it.stays.contains_key(&(pe, *e));
                 for (pe, Pe { cached, .. }) in self.pes.iter_mut().enumerate().filter(|(pe, _)| it.reaches(*pe)) {
                     cached.retain(|e, time| !gone(pe, e, *time));
                 }
                 self.all_invalidated(&it);
                 // The next TLBI may have been performed long after this one.
-                self.fetch(Domain::NonShareable);
+                self.fetch(Domain::NonShareable, &self.pes.clone());
             }
         }
         let Pe { cached, settled, .. } = &mut self.pes[pe];

@@ -11,8 +11,7 @@ impl Reference {
         let old = self.value(slot);
         self.memory.insert(slot, (value, self.now));
         if old & 1 == 1 || self.unseen.iter().any(|it| it.slot == slot) {
-            let removed = before.iter().filter(|(e, it)| e.slot == slot && !it.0).map(|(e, _)| *e).collect();
-            self.unseen.push(Unseen { at: self.now, slot, old, removed, knowers: [(pe, self.now)].into() });
+            self.unseen.push(Unseen { at: self.now, slot, old, knowers: [(pe, self.now)].into() });
         }
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
@@ -86,11 +85,12 @@ impl Reference {
             let left = if it.op.target.is_leaf_only() { Cause::LeafOnly } else { Cause::WrongAsid };
             // The other half of a combined entry, if it stays, makes it again.
             let combined = e.combined && !it.removes(&e.half());
-            let stays = youngest >= Some(&it.at) || pes.iter().any(|pe| it.stays.contains(&(*pe, *e)));
+            let stays = pes.iter().filter_map(|pe| it.stays.get(&(*pe, *e))).max();
+            let again = youngest >= Some(&it.at) || stays == Some(&it.at) || combined && stays.is_some();
             let more = [
                 (above.iter().any(|table| !misses(&it.op, table).is_empty()), left),
                 (!pes.iter().all(|pe| it.reaches(*pe)), Cause::LocalOnly),
-                (stays, if combined { Cause::NotCompleted } else { Cause::NotOrdered }),
+                (again, if combined { Cause::NotCompleted } else { Cause::NotOrdered }),
                 (!it.completed, Cause::NotCompleted),
             ];
             let mut all = misses(&it.op, e);
