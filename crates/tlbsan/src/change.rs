@@ -35,6 +35,10 @@ pub trait Judge {
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool;
     /// How a table translates, compared with a block for the same `size` bytes.
     fn alike(&self, block: &Leaf, table: &Table, size: u64) -> Alike;
+    /// Whether memory type and shareability, which two leaves say differently, come to the same all the same.
+    fn same_memory(&self, _a: &Leaf, _b: &Leaf) -> bool {
+        false
+    }
 }
 
 /// Compares two descriptors for the same `size` bytes.
@@ -80,15 +84,16 @@ pub fn permits_resizing(block: &Leaf, bbm: u8) -> bool {
 }
 
 /// Whether two leaves of different size translate alike: `offset` bytes into `block` begins `part`.
-pub fn agree(block: &Leaf, part: &Leaf, offset: u64) -> bool {
+pub fn agree(block: &Leaf, part: &Leaf, offset: u64, judge: &impl Judge) -> bool {
     part.output == block.output.wrapping_add(offset)
         && part.non_global == block.non_global
-        && differing_attribute(block, part).is_none()
+        && differing_attribute(block, part, judge).is_none()
 }
 
 /// Which attribute differs between two leaves that break-before-make is due for, in either direction.
-fn differing_attribute(old: &Leaf, new: &Leaf) -> Option<&'static str> {
-    if old.attr_index != new.attr_index || old.shareability != new.shareability {
+fn differing_attribute(old: &Leaf, new: &Leaf, judge: &impl Judge) -> Option<&'static str> {
+    let memory = |leaf: &Leaf| (leaf.attr_index, leaf.shareability);
+    if memory(old) != memory(new) && !judge.same_memory(old, new) {
         Some("another memory type or shareability")
     } else if old.ns != new.ns {
         Some("another physical address space")
@@ -107,7 +112,7 @@ pub fn forbids_more(old: &Leaf, new: &Leaf) -> bool {
 }
 
 fn compare_leaves(old: &Leaf, new: &Leaf, size: u64, judge: &impl Judge) -> Change {
-    if let Some(what) = differing_attribute(old, new) {
+    if let Some(what) = differing_attribute(old, new, judge) {
         return Change::Break(what);
     }
     // Only this way round: what is due is that no global entry is made beside non-global ones that overlap with it.

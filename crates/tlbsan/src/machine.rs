@@ -6,6 +6,8 @@
 use crate::event::{IdRegister, Sysreg};
 use crate::geometry::{Geometry, Space};
 use std::sync::Arc;
+use tlbi::barrier::Domain;
+use tlbi::{Dsb, Op, Regime, Scope};
 
 /// A set of PEs, as bits.
 pub type PeSet = u64;
@@ -102,6 +104,8 @@ impl Unmodelled {
 
 /// Bits of HCR_EL2.
 const HCR_VM: u32 = 0;
+const HCR_FB: u32 = 9;
+const HCR_BSU: u32 = 10;
 const HCR_DC: u32 = 12;
 const HCR_TGE: u32 = 27;
 const HCR_E2H: u32 = 34;
@@ -323,6 +327,34 @@ impl Features {
             IdRegister::Mmfr2 => self.bbm = (value >> 52 & 0xf).min(3) as u8,
             IdRegister::Isar0 => self.range = value >> 56 & 0xf >= 2,
         }
+    }
+}
+
+impl Pe {
+    /// The operation as a hypervisor lets EL1 execute it: HCR_EL2.FB makes local ones broadcast.
+    pub fn forced(&self, op: Op) -> Op {
+        let broadcast = self.el == 1 && self.effective.hcr(HCR_FB) && op.regime == Regime::El10;
+        if broadcast && op.scope == Scope::Local { Op { scope: Scope::Inner, ..op } } else { op }
+    }
+
+    /// The barrier as it makes EL1 and EL0 execute it: HCR_EL2.BSU is how far it reaches at least.
+    pub fn upgraded(&self, dsb: Dsb) -> Dsb {
+        let bsu = self.effective.get(Sysreg::HcrEl2) >> HCR_BSU & 3;
+        let least = match bsu {
+            1 => Domain::InnerShareable,
+            2 => Domain::OuterShareable,
+            3 => Domain::System,
+            _ => return dsb,
+        };
+        if self.el > 1 || self.effective.is_host() || dsb.domain() >= least {
+            return dsb;
+        }
+        let wider = |it: &&Dsb| {
+            it.domain() == least
+                && (it.covers_loads(), it.covers_stores(), it.is_nxs())
+                    == (dsb.covers_loads(), dsb.covers_stores(), dsb.is_nxs())
+        };
+        Dsb::ALL.iter().find(wider).copied().unwrap_or(dsb)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing cached has a part in it, and no permission: an access that was performed was permitted.
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::machine::Root;
 
 /// Where a walk ended.
@@ -31,23 +31,25 @@ pub fn walk(root: &Root, va: u64, load: impl Fn(u64, usize) -> Option<u64>) -> W
     walk_to_leaf(root, va, load).0
 }
 
-/// The same with log2 of the bytes that the leaf translates.
-pub fn walk_to_leaf(root: &Root, va: u64, load: impl Fn(u64, usize) -> Option<u64>) -> (Walk, u32) {
-    let Some(offset) = root.offset(va) else { return (Walk::Lost, 0) };
+/// The same with the level and the descriptor of the leaf.
+pub fn walk_to_leaf(root: &Root, va: u64, load: impl Fn(u64, usize) -> Option<u64>) -> (Walk, Option<(i8, Leaf)>) {
+    let Some(offset) = root.offset(va) else { return (Walk::Lost, None) };
     // An access finds the entry that has just got its access flag from hardware, whether or not TCR.HA says so.
     let geometry = crate::geometry::Geometry { hw_access_flag: true, ..root.geometry };
     let mut table = root.table;
     for level in geometry.start_level..=3 {
         let shift = geometry.shift(level);
         let index = (offset >> shift) as usize & (geometry.entries(level) - 1);
-        let Some(bits) = load(table, index) else { return (Walk::Lost, 0) };
+        let Some(bits) = load(table, index) else { return (Walk::Lost, None) };
         match Descriptor::decode(bits, level, &geometry) {
-            Descriptor::Nothing => return (Walk::Nothing, 0),
+            Descriptor::Nothing => return (Walk::Nothing, None),
             Descriptor::Table(next) => table = next.next,
-            Descriptor::Leaf(leaf) => return (Walk::Leaf(leaf.output | offset & ((1 << shift) - 1)), shift),
+            Descriptor::Leaf(leaf) => {
+                return (Walk::Leaf(leaf.output | offset & ((1 << shift) - 1)), Some((level, leaf)));
+            }
         }
     }
-    (Walk::Nothing, 0)
+    (Walk::Nothing, None)
 }
 
 #[cfg(test)]

@@ -120,7 +120,11 @@ const ORDER_AND_COMPLETION: &[Twin] = &[
     ),
     // Who executes DSB and TLBI may have been handed the store under a lock, which nobody sees.
     right("str pte 0; 1: dsb ish; 1: tlbi vale1is va; 1: dsb ish; str pte page:2"),
-    right("str pte 0; 1: dsb ish; 1: tlbi vale1is va+5000; tlbi vale1is va; dsb ish; str pte page:2"),
+    // A PE that stored it itself was handed nothing.
+    broken(
+        "str pte 0; 1: dsb ish; 1: tlbi vale1is va+5000; tlbi vale1is va; dsb ish; str pte page:2",
+        &["remade not-ordered va+0 level 3"],
+    ),
     right("str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
     broken("str pte 0; 1: tlbi vale1is va; 1: dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
     broken(
@@ -159,6 +163,14 @@ const SCOPE_AND_OPERAND: &[Twin] = &[
         &["remade wrong-asid va+0 level 3"],
     ),
     broken("str pte 0; dsb ishst; tlbi aside1is asid=8; dsb ish; str pte page:2", &["remade wrong-asid va+0 level 3"]),
+    // The tables are in use under two ASIDs, and it goes under one of them.
+    broken(
+        "1: msr ttbr0_el1 a8.root; 1: isb; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2",
+        &["remade wrong-asid va+0 level 3"],
+    ),
+    right(
+        "1: msr ttbr0_el1 a8.root; 1: isb; str pte 0; dsb ishst; tlbi vale1is va; tlbi vale1is va asid=8; dsb ish; str pte page:2",
+    ),
     right("str pte 0; dsb ishst; tlbi vaale1is va; dsb ish; str pte page:2"),
     right("str pte 0; dsb ishst; tlbi vmalle1is; dsb ish; str pte page:2"),
     right("str pte 0; dsb ishst; tlbi aside1is; dsb ish; str pte page:2"),
@@ -391,6 +403,12 @@ const COMMON_NOT_PRIVATE: &[Twin] = &[
 // TCR.T0SZ moves the root to another level: what was cached of it says something else.
 const TRANSLATION_CONTROL: &[Twin] = &[
     broken("msr tcr_el1 t0sz=19; isb", &["asid no-invalidation 0 level 0"]),
+    // The same level with half the entries, beside a PE that has them all.
+    broken(
+        "msr ttbr0_el1 a9.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=11; isb; msr ttbr0_el1 a7.root; isb; \
+         1: msr ttbr0_el1 a9.empty; 1: isb; 1: tlbi vmalle1; 1: dsb nsh; str pte 0; str pte page:2",
+        &["remade no-invalidation va+0 level 3"],
+    ),
     right("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb"),
 ];
 
@@ -465,6 +483,12 @@ const STALE_ACCESS: &[Twin] = &[
         &["stale-access no-invalidation va+0 level 3"],
     )
     .only_simulated(FORGETS),
+    // What is stale under one ASID explains nothing under another.
+    broken(
+        "str root2.0 table:other; str pte 0; msr ttbr0_el1 a9.root2; isb; read va frame:0",
+        &["stale-access no-invalidation va+0 level 3"],
+    )
+    .only_simulated("it takes a machine that goes wrong"),
     // What a verdict was given about is not told again.
     broken("read va frame:0; str pte page:2; read va frame:0", &["live-change not-broken-first va+0 level 3"]),
     // Registers may take effect early.
@@ -538,6 +562,19 @@ const STAGE_2: &[Twin] = &[
     broken(
         "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+1000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
         &["remade not-completed 0 level 3"],
+    ),
+    // Why the operation by IPA fell short is the cause, whatever VMALLE1 left combined for that.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1 ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade local-only 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade not-ordered 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0 ttl=1.2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
     ),
     // A covering VAE1 does as well, for what stage 1 (off here) makes of the address.
     right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+0; dsb ish; str s2t.0 s2page:2"),

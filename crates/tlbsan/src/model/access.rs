@@ -127,11 +127,16 @@ impl Model {
         let space = loaded.root.space;
         let Some(offset) = loaded.root.offset(va) else { return true };
         let va = loaded.root.first_va().wrapping_add(offset);
+        // Under the ASID that is in effect, or one that is written and that a source may use at once.
+        let written = [EL10, EL2].concat().into_iter().filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
+        let asids: Vec<u16> =
+            written.filter(|it| it.root.space == space).map(|it| it.asid).chain([loaded.asid]).collect();
         let open = self.residues.overlapping(space, va, 1).into_iter().any(|id| {
             self.residues.get(id).is_some_and(|residue| {
                 // Whatever came of the intermediate address.
                 let leads = gives(&residue.what.entry, residue.what.start, residue.size(), va, pa);
-                residue.pes() >> pe & 1 != 0 && (leads || (nested && !residue.is_table()))
+                let found = asids.iter().any(|asid| residue.may_be_found(pe, *asid));
+                found && (leads || (nested && !residue.is_table()))
             })
         });
         if open {

@@ -300,7 +300,10 @@ impl Model {
         let Some(table) = self.shadow.table(table) else { return false };
         (0..table.entries.len()).any(|index| match table.descriptor(index) {
             Descriptor::Leaf(leaf) => leaf.attr_index == attribute,
-            Descriptor::Table(next) if table.level < 3 => self.uses_attribute(next.next, attribute, budget),
+            // A table that leads to itself is followed at one level.
+            Descriptor::Table(next) if self.shadow.table(next.next).is_some_and(|it| it.level == table.level + 1) => {
+                self.uses_attribute(next.next, attribute, budget)
+            }
             _ => false,
         })
     }

@@ -17,13 +17,14 @@ use crate::case::Window;
 use crate::change::{Alike, Judge, agree, forbids_more};
 use crate::descriptor::{Descriptor, Leaf, Table};
 use crate::effect::{Effect, Selection};
-use crate::event::{Event, What, World};
+use crate::event::{Event, Sysreg, What, World};
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
-use crate::machine::{EL10, MAX_PES, Pe};
+use crate::machine::{EL2, EL10, MAX_PES, Pe};
 use crate::report::{Blinded, Record, STREAM_VERSION, Severity, Site, Summary};
 use crate::residue::{MAX_OPEN, Residues};
 use crate::rules::claimed;
+use crate::rules::live_change::{same_memory, same_memory_at_stage_2};
 use crate::shadow::Shadow;
 use crate::walk::{Walk, walk_to_leaf};
 use std::cell::OnceCell;
@@ -111,6 +112,9 @@ struct Eye<'a, W> {
     world: &'a W,
     geometry: Geometry,
     bbm: u8,
+    /// Whose MAIR says what an attribute is.
+    pes: &'a [Pe],
+    space: Option<Space>,
 }
 
 /// Bytes of two frames that are compared; larger ones are taken as different.
@@ -129,6 +133,17 @@ impl<W: World> Judge for Eye<'_, W> {
         size <= MAX_COMPARED && (0..size).step_by(8).all(same)
     }
 
+    fn same_memory(&self, a: &Leaf, b: &Leaf) -> bool {
+        let (places, mair) = match self.space {
+            Some(Space::Stage2(_)) => return same_memory_at_stage_2(a, b),
+            Some(Space::El10(_)) => (EL10, Sysreg::MairEl1),
+            Some(Space::El20 | Space::El2) => (EL2, Sysreg::MairEl2),
+            None => return false,
+        };
+        let walking = self.pes.iter().filter(|pe| places.iter().any(|place| pe.loaded[*place].is_some()));
+        same_memory(walking.map(|pe| pe.effective.get(mair)), a, b)
+    }
+
     fn alike(&self, block: &Leaf, table: &Table, size: u64) -> Alike {
         let stride = u32::from(self.geometry.page_shift) - 3;
         let (part, entries) = (size >> stride, 1u64 << stride);
@@ -142,7 +157,7 @@ impl<W: World> Judge for Eye<'_, W> {
             let offset = index * part;
             let here = match Descriptor::decode(bits, level, &self.geometry) {
                 Descriptor::Nothing => Alike::Less,
-                Descriptor::Leaf(leaf) if !agree(block, &leaf, offset) => Alike::Other,
+                Descriptor::Leaf(leaf) if !agree(block, &leaf, offset, self) => Alike::Other,
                 Descriptor::Leaf(leaf) if forbids_more(block, &leaf) => Alike::Less,
                 Descriptor::Leaf(_) => Alike::Same,
                 Descriptor::Table(below) => {
@@ -204,6 +219,7 @@ impl Model {
             What::Load { pa, size } => self.loaded(&mut now, pa, size),
             What::Access { va, pa, kind, el } => self.accessed(&mut now, va, pa, kind, el),
             What::Tlbi(op) => {
+                let op = self.pes[pe].forced(op);
                 let effect = |op| Effect::new(op, pe, &self.pes[pe], self.time);
                 match self.blindfold.tlbi(op) {
                     Sight::Clear => self.tlbi(&mut now, &effect(op)),
@@ -219,13 +235,16 @@ impl Model {
                 self.notice(format!("TLBI {:#010x} is not modelled: taken as removing everything", insn & !31));
                 self.tlbi(&mut now, &Effect::everything(pe, self.time));
             }
-            What::Dsb(dsb) => match self.blindfold.dsb() {
-                Sight::Clear | Sight::As(_) => self.dsb(&mut now, dsb),
-                Sight::Not => {
-                    self.residues.withhold_dsb(pe, dsb);
-                    self.blinded(pe, event.pc, dsb.to_string());
+            What::Dsb(dsb) => {
+                let dsb = self.pes[pe].upgraded(dsb);
+                match self.blindfold.dsb() {
+                    Sight::Clear | Sight::As(_) => self.dsb(&mut now, dsb),
+                    Sight::Not => {
+                        self.residues.withhold_dsb(pe, dsb);
+                        self.blinded(pe, event.pc, dsb.to_string());
+                    }
                 }
-            },
+            }
             What::Isb | What::ExceptionEntry | What::Eret => self.synchronise(&mut now),
             What::El(el) => {
                 if self.pes[pe].el != el {
@@ -291,9 +310,7 @@ impl Model {
         self.spend(now, effect);
         self.residues.tlbi(effect, &self.shadow, || now.site());
         match effect.selection {
-            Selection::Addresses { space: Space::El10(vmid), first, size, .. } => {
-                return self.tlbi_combined(now, effect, vmid, first, size);
-            }
+            Selection::Addresses { space: Space::El10(vmid), .. } => return self.tlbi_combined(now, effect, vmid),
             Selection::Nothing | Selection::Addresses { .. } | Selection::Combined { .. } => return,
             Selection::Asid(space, asid) => self.remark_unused(now, effect, space, asid),
             _ => {}
@@ -328,7 +345,8 @@ impl Model {
     }
 
     /// An operation by VA removes combined entries as well: those of the intermediate addresses that stage 1 gives now.
-    fn tlbi_combined<W: World>(&mut self, now: &Now<'_, W>, effect: &Effect, vmid: u16, first: u64, size: u64) {
+    fn tlbi_combined<W: World>(&mut self, now: &Now<'_, W>, effect: &Effect, vmid: u16) {
+        let Selection::Addresses { first, size, asid, hint, .. } = effect.selection else { return };
         /// Pages of a range that are looked at; VMALLE1 is what kernels use for more.
         const MAX_PAGES: u64 = 512;
         if !self.residues.has(Space::Stage2(vmid)) {
@@ -341,8 +359,16 @@ impl Model {
             let (first, size) = match halves.into_iter().flatten().find(|loaded| loaded.root.offset(va).is_some()) {
                 Some(loaded) => {
                     let entry = |table, index: usize| self.shadow.table(table)?.entries.get(index).copied();
-                    let (Walk::Leaf(ipa), shift) = walk_to_leaf(&loaded.root, va, entry) else { continue };
-                    (ipa & !((1 << shift) - 1), Some(1 << shift))
+                    let (Walk::Leaf(ipa), Some((level, leaf))) = walk_to_leaf(&loaded.root, va, entry) else {
+                        continue;
+                    };
+                    // A combined entry is tagged, and found, as that of stage 1 is.
+                    let other_asid = leaf.non_global && asid.is_some_and(|asid| asid != loaded.asid);
+                    if other_asid || hint.misses(&loaded.root.geometry, level, false) {
+                        continue;
+                    }
+                    let size = loaded.root.geometry.size(level);
+                    (ipa & !(size - 1), Some(size))
                 }
                 // The MMU is off: VA and IPA are the same.
                 None if halves == [None; 2] => (va, None),

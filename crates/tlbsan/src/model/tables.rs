@@ -121,7 +121,8 @@ impl Model {
             }
         }
         let size = slot.geometry.size(slot.level);
-        let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
+        let space = spans.first().map(|span| span.space);
+        let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm, pes: &self.pes, space };
         let change = compare(&before, &after, size, &eye);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
@@ -192,14 +193,15 @@ impl Model {
             {
                 self.revive_run(slot, span, &leaf);
             }
-            let judge = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm };
+            let (bbm, pes, space) = (self.bbm, &self.pes, Some(span.space));
+            let judge = Eye { world: &*now.world, geometry: slot.geometry, bbm, pes, space };
             let tables = Tables { shadow: &self.shadow, residues: &self.residues, judge: &judge };
             let outcome = tables.newly_valid(span, slot.level, slot.geometry.shift(slot.level), &after);
             for id in outcome.healed {
                 if let Some(residue) = self.retire(now.world, id) {
                     self.still_hold(residue.what.context, residue.pes());
                     if residue.what.in_run {
-                        self.shadow.left_run(slot.table, slot.index, self.time);
+                        self.shadow.left_run(residue.what.table, residue.what.index, self.time);
                     }
                 }
             }
@@ -328,12 +330,11 @@ impl Model {
     ) {
         let entries = geometry.entries(level);
         if let Some(table) = self.shadow.table_mut(base) {
-            if table.level == level && table.entries.len() == entries && table.geometry.stage2 == geometry.stage2 {
+            // A root of fewer entries (a larger TnSZ) may lie at the start of a table that is followed.
+            if table.level == level && table.entries.len() >= entries && table.geometry.stage2 == geometry.stage2 {
                 table.scrubbed = None;
-                // What either root lets a TLB hold counts.
-                table.geometry.hw_access_flag |= geometry.hw_access_flag;
-                table.geometry.hw_dirty |= geometry.hw_dirty;
                 self.shadow.link(base, parent);
+                self.permit(base, &geometry);
             } else {
                 self.notice(format!("the table at {base:#x} is linked at two levels: followed at one of them only"));
             }
@@ -359,6 +360,27 @@ impl Model {
         }
         for (index, child) in children {
             self.link(now, child, Parent::Slot { table: base, index }, level + 1, geometry);
+        }
+    }
+
+    /// What any root lets a TLB hold counts, in every table below it: TCR.{HA, HD} may be set while tables are in use.
+    fn permit(&mut self, base: u64, geometry: &Geometry) {
+        let Some(table) = self.shadow.table_mut(base) else { return };
+        let (ha, hd, flat) = (
+            table.geometry.hw_access_flag | geometry.hw_access_flag,
+            table.geometry.hw_dirty | geometry.hw_dirty,
+            table.geometry.flat_attributes & geometry.flat_attributes,
+        );
+        let known = &mut table.geometry;
+        if (known.hw_access_flag, known.hw_dirty, known.flat_attributes) == (ha, hd, flat) {
+            return;
+        }
+        (known.hw_access_flag, known.hw_dirty, known.flat_attributes) = (ha, hd, flat);
+        let level = table.level;
+        for (_, child) in table.children().collect::<Vec<_>>() {
+            if self.shadow.table(child).is_some_and(|child| child.level == level + 1) {
+                self.permit(child, geometry);
+            }
         }
     }
 

@@ -101,7 +101,13 @@ impl Residues {
         if attempts.is_empty() {
             attempts = self.missed(residue);
         }
-        let cause = attempts.iter().map(|attempt| attempt.cause).max_by_key(|cause| closeness(*cause));
+        // What a VMALLE1 left combined was left because of the operation by IPA before it: why that fell short is the cause.
+        let in_flight = residue.holders.iter().any(|holder| !holder.in_flight.is_empty());
+        let rank = |cause: &Cause| match cause {
+            Cause::NotCompleted if !in_flight => 1,
+            cause => 1 + closeness(*cause),
+        };
+        let cause = attempts.iter().map(|attempt| attempt.cause).max_by_key(rank);
         (cause.unwrap_or(Cause::NoInvalidation), attempts, residue.more_attempts)
     }
 

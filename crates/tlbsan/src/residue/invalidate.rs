@@ -211,10 +211,17 @@ impl Residues {
         let refillable = around.refillable != 0;
         let Some(residue) = self.slab.get_mut(id) else { return false };
         let (mut concerned, mut started) = (false, false);
-        for index in 0..residue.holders.len() {
-            let verdict = residue.suffices(index, effect, around);
+        let verdicts: SmallVec<[_; 2]> =
+            (0..residue.holders.len()).map(|index| residue.suffices(index, effect, around)).collect();
+        // It is meant for this entry, and leaves it under other ASIDs.
+        let meant = verdicts.iter().any(Result::is_ok);
+        for (index, verdict) in verdicts.into_iter().enumerate() {
             concerned |= !matches!(verdict, Err(Cause::WrongAsid));
             match verdict {
+                Err(Cause::WrongAsid) if meant && matches!(residue.holders[index].tag, Tag::Asid(_)) => {
+                    let held = residue.holders[index].pes;
+                    residue.note(Noted::new(site, effect.op, Cause::WrongAsid, held, refillable));
+                }
                 Ok(Removal { reach, why_left }) => {
                     let holder = &mut residue.holders[index];
                     let held = holder.pes;

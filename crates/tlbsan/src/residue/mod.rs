@@ -171,6 +171,13 @@ impl Residue {
         self.holders.iter().filter(|holder| holder.tag == tag).fold(0, |set, holder| set | holder.pes)
     }
 
+    /// Whether `pe` may hold it, tagged so that a lookup under `asid` finds it.
+    pub fn may_be_found(&self, pe: usize, asid: u16) -> bool {
+        let untagged = !self.what.space.has_asids();
+        let finds = |tag| untagged || !matches!(tag, Tag::Asid(other) if other != asid);
+        self.holders.iter().any(|holder| holder.pes >> pe & 1 != 0 && finds(holder.tag))
+    }
+
     /// Every PE that may hold it.
     pub fn pes(&self) -> PeSet {
         self.holders.iter().fold(0, |set, holder| set | holder.pes)

@@ -122,7 +122,8 @@ impl Residues {
     /// Whether some DSB has made a store visible to walkers within `domain`.
     ///
     /// A barrier that reaches no further than its PE orders for that PE's own operations. Who executes DSB and TLBI is taken to
-    /// have been handed what others stored before that DSB: under a lock, say, which is not seen.
+    /// have been handed what others stored before that DSB: under a lock, say, which is not seen. For what a PE has stored itself only
+    /// its own DSB counts, or that of one who has read it.
     fn is_visible(&self, CutOff { slot, writer, since, written }: CutOff, domain: Domain, issuer: usize) -> bool {
         let wide = domain.max(Domain::InnerShareable);
         let after = |pe: usize, time: u64| {
@@ -132,7 +133,7 @@ impl Residues {
         let read = |cut: &Cut| cut.readers.iter().any(|(pe, time)| *time >= since && after(*pe, *time));
         writer.is_some_and(|pe| after(pe, written))
             || after(issuer, written)
-            || self.handed_over[wide as usize] > written
+            || writer != Some(issuer) && self.handed_over[wide as usize] > written
             || self.cuts.get(&slot).is_some_and(read)
     }
 

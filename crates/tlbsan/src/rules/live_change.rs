@@ -7,7 +7,7 @@
 //! A memory attribute that is changed in MAIR, while translations that use it may be cached, is the same for all of them.
 
 use crate::change::Change;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::machine::PeSet;
 use crate::residue::Tag;
 
@@ -20,4 +20,27 @@ pub fn is_broken(change: Change, old: &Descriptor, holders: &[(Tag, PeSet)]) -> 
 /// The attributes of MAIR that differ between what is in effect and what was.
 pub fn changed_attributes(before: u64, now: u64) -> impl Iterator<Item = usize> {
     (0..8).filter(move |index| before >> (8 * index) & 0xff != now >> (8 * index) & 0xff)
+}
+
+/// Whether an attribute is of memory that is outer shareable whatever the descriptor says: Device, Normal non-cacheable.
+fn is_always_shared(attribute: u8) -> bool {
+    attribute & 0xf0 == 0 || attribute == 0x44
+}
+
+/// Whether two leaves of stage 1 come to the same memory type and shareability by the MAIRs of all PEs that walk the tables (D8.6).
+/// Tagged memory differs from untagged as by a permission.
+pub fn same_memory(mut mairs: impl Iterator<Item = u64>, a: &Leaf, b: &Leaf) -> bool {
+    let untagged = |attribute| if attribute == 0xf0 { 0xff } else { attribute };
+    let same = |mair: u64| {
+        let [one, other] = [a, b].map(|leaf| untagged((mair >> (8 * (leaf.attr_index & 7))) as u8));
+        one == other && (a.shareability == b.shareability || is_always_shared(one))
+    };
+    let Some(first) = mairs.next() else { return false };
+    // 0: not told yet.
+    first != 0 && same(first) && mairs.all(|mair| mair != 0 && same(mair))
+}
+
+/// The same at stage 2, where the descriptor has the attribute itself: Device is 00xx, Normal non-cacheable 0101.
+pub fn same_memory_at_stage_2(a: &Leaf, b: &Leaf) -> bool {
+    a.attr_index == b.attr_index && (a.attr_index >> 2 == 0 || a.attr_index == 0b0101)
 }

@@ -83,10 +83,10 @@ impl<J: Judge> Tables<'_, J> {
             let offset = residue.what.start.wrapping_sub(span.start);
             let fits = match residue.what.entry {
                 Descriptor::Leaf(old) if residue.what.level > level => {
-                    permits_resizing(new, self.judge.bbm()) && agree(new, &old, offset)
+                    permits_resizing(new, self.judge.bbm()) && agree(new, &old, offset, self.judge)
                 }
                 Descriptor::Leaf(old) if residue.what.level < level => {
-                    permits_resizing(&old, self.judge.bbm()) && agree(&old, new, offset.wrapping_neg())
+                    permits_resizing(&old, self.judge.bbm()) && agree(&old, new, offset.wrapping_neg(), self.judge)
                 }
                 // A table that hangs in the walk cache below the block: its leaves are judged by themselves.
                 Descriptor::Table(_) if residue.what.level > level => permits_resizing(new, self.judge.bbm()),

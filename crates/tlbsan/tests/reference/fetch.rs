@@ -7,7 +7,7 @@ impl Reference {
     ///
     /// What they may not have seen yet is what no DSB has published as far as `domain`; what they held before is `known`.
     pub(super) fn fetch(&mut self, domain: Domain, known: &[Pe]) {
-        for pe in 0..self.pes.len() {
+        for (pe, known) in known.iter().enumerate() {
             let tops = roots(&self.pes[pe].effective);
             let held = self.pes[pe].cached.iter().map(|(e, time)| (*e, *time));
             let mut all: Vec<(Entry, Time)> = held.chain(tops.iter().map(|top| (*top, self.now))).collect();
@@ -15,7 +15,7 @@ impl Reference {
                 // What belongs to a root that is not loaded is not walked through.
                 let walked = |top: &Entry| top.root == above.root && (above.asid.is_none() || above.asid == top.asid);
                 let found =
-                    if tops.iter().any(walked) { self.read_table(pe, &above, domain, &known[pe]) } else { Vec::new() };
+                    if tops.iter().any(walked) { self.read_table(pe, &above, domain, known) } else { Vec::new() };
                 let cached = &mut self.pes[pe].cached;
                 for e in found {
                     if cached.get(&e) < Some(&time) {
@@ -46,12 +46,14 @@ impl Reference {
     /// Whether the walker of `pe` may miss a store; or, for an operation that reaches further than its PE, that of any PE there.
     ///
     /// It does not if a DSB reaches that far which came later, by one who knew of the store; or by one whose later TLBI shows that
-    /// the store was handed over to it. What goes for a store goes for every earlier one to its slot.
+    /// the store was handed over to it, though not to the PE that stored. What goes for a store goes for every earlier one to its
+    /// slot.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
         let publishes = |store: &Unseen, (at, by, reach): (Time, usize, Domain)| {
             let own = domain == Domain::NonShareable && by == pe;
             let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
-            let handed_over = || self.executed.iter().rev().any(|it| it.pe == by && it.at > at);
+            let own_tlbi = self.executed.last().is_some_and(|it| it.at == self.now && it.pe == store.pe);
+            let handed_over = || !own_tlbi && self.executed.iter().rev().any(|it| it.pe == by && it.at > at);
             at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
         let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);

@@ -121,6 +121,7 @@ impl Entry {
 #[derive(Clone, Debug)]
 struct Unseen {
     at: Time,
+    pe: usize,
     slot: u64,
     old: u64,
     /// Since when the writer knows of it, and whoever has read the slot since.

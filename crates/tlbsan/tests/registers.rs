@@ -1,0 +1,105 @@
+//! What registers say beside where walks begin: MAIR of what an entry is, TCR of what may be held, HCR_EL2 of what EL1 executes.
+
+use tlbi::{Asid, Dsb, Op, Scope, Target, VirtAddr};
+use tlbsan::sim::{Machine, TCR};
+use tlbsan::{Cause, Config, Kind, Sysreg};
+
+const ROOT: u64 = 0x10_0000;
+const L1: u64 = 0x20_0000;
+const L2: u64 = 0x30_0000;
+const T: u64 = 0x40_0000;
+const ASID: u16 = 7;
+/// A valid page: AF, nG, inner shareable, EL0, writable, attribute 0.
+const PAGE: u64 = 0xf43;
+const FRAME: u64 = 0x1000_0000;
+const OTHER: u64 = 0x2000_0000;
+
+/// Two PEs in one address space whose page 0 is `leaf`, with a register set to one value each.
+fn machine(leaf: u64, register: Sysreg, values: [u64; 2]) -> Machine {
+    let mut m = Machine::new(Config::default());
+    for (slot, entry) in [(ROOT, L1 | 3), (L1, L2 | 3), (L2, T | 3), (T, leaf)] {
+        m.store(0, slot, entry);
+    }
+    for (pe, value) in values.into_iter().enumerate() {
+        m.write(pe, register, value);
+        m.run_in(pe, ROOT, ASID);
+    }
+    m
+}
+
+fn told(m: &mut Machine) -> Vec<(Kind, Cause)> {
+    m.take_violations().iter().map(|v| (v.kind, v.cause)).collect()
+}
+
+const LIVE: (Kind, Cause) = (Kind::LiveChange, Cause::NotBrokenFirst);
+
+#[test]
+fn memory_types_are_what_mair_says() {
+    let changed = |mairs: [u64; 2], old: u64, new: u64| {
+        let mut m = machine(FRAME | old, Sysreg::MairEl1, mairs);
+        m.store(0, T, FRAME | new);
+        told(&mut m)
+    };
+    let (second, third) = (PAGE | 1 << 2, PAGE | 2 << 2);
+    assert_eq!(changed([0x44_ffff; 2], PAGE, second), [], "two indices of one attribute");
+    assert_eq!(changed([0x44_ffff; 2], PAGE, third), [LIVE]);
+    assert_eq!(changed([0x44_ffff, 0x44_ff44], PAGE, second), [LIVE], "not on every PE");
+    assert_eq!(changed([0, 0], PAGE, second), [LIVE], "MAIR not known");
+    assert_eq!(changed([0xf0ff; 2], PAGE, second), [], "tagged memory");
+    // Shareability: nobody heeds it but for Normal cacheable memory.
+    let outer = |page: u64| page & !0x300 | 0x200;
+    assert_eq!(changed([0x44_00ff; 2], PAGE, outer(PAGE)), [LIVE]);
+    assert_eq!(changed([0x44_00ff; 2], second, outer(second)), [], "Device");
+    assert_eq!(changed([0x44_00ff; 2], third, outer(third)), [], "Normal non-cacheable");
+}
+
+#[test]
+fn hardware_may_be_given_access_flag_and_dirty_state_while_tables_are_in_use() {
+    let (no_flag, read_only_dbm) = (PAGE & !(1 << 10), PAGE | 1 << 7 | 1 << 51);
+    for (bits, page) in [(1 << 39, no_flag), (3 << 39, read_only_dbm)] {
+        for (tcr, expected) in [(TCR, vec![]), (TCR | bits, vec![LIVE])] {
+            let mut m = machine(FRAME | page, Sysreg::MairEl1, [0xff; 2]);
+            // Both frames hold nothing: read-only, they could be exchanged.
+            m.write(0, Sysreg::TcrEl1, tcr);
+            m.isb(0);
+            m.store(0, T, OTHER | page);
+            assert_eq!(told(&mut m), expected, "{tcr:#x} {page:#x}");
+        }
+    }
+}
+
+/// A page goes and comes with a local TLBI and a non-shareable DSB after it, at EL1 under `hcr`.
+fn flushed_locally(hcr: u64, before: Dsb, after: Dsb) -> Vec<(Kind, Cause)> {
+    let mut m = machine(FRAME | PAGE, Sysreg::HcrEl2, [hcr; 2]);
+    let va = Target::Va { va: VirtAddr::new(0), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
+    m.store(0, T, 0);
+    m.dsb(0, before);
+    m.tlbi(0, Op { scope: Scope::Local, ..Op::inner(va) });
+    m.dsb(0, after);
+    m.store(0, T, OTHER | PAGE);
+    told(&mut m)
+}
+
+#[test]
+fn a_hypervisor_may_let_el1_broadcast() {
+    let (fb, bsu_inner) = (1 << 9, 1 << 10);
+    let remade = |cause| [(Kind::Remade, cause)];
+    assert_eq!(flushed_locally(0, Dsb::Ishst, Dsb::Ish), remade(Cause::LocalOnly));
+    assert_eq!(flushed_locally(fb, Dsb::Ishst, Dsb::Ish), []);
+    assert_eq!(flushed_locally(fb, Dsb::Ishst, Dsb::Nsh), remade(Cause::NotCompleted));
+    assert_eq!(flushed_locally(fb | bsu_inner, Dsb::Nshst, Dsb::Nsh), []);
+    assert_eq!(flushed_locally(bsu_inner, Dsb::Nshst, Dsb::Nsh), remade(Cause::LocalOnly));
+}
+
+#[test]
+fn a_root_that_leads_to_itself_uses_what_its_leaves_use() {
+    let mapped = |slot: u64, mair: u64| {
+        let mut m = machine(FRAME | PAGE, Sysreg::MairEl1, [0xff; 2]);
+        m.store(0, ROOT + 8 * slot, ROOT | 3);
+        m.write(0, Sysreg::MairEl1, mair);
+        m.isb(0);
+        told(&mut m)
+    };
+    assert_eq!(mapped(511, 0x44_0000_00ff), [], "attribute 4 is nobody's");
+    assert_eq!(mapped(511, 0x44), [LIVE]);
+}
