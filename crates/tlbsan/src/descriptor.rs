@@ -104,6 +104,15 @@ impl Descriptor {
         *self != Self::Nothing
     }
 
+    /// The next-level table, if it is a table descriptor.
+    #[inline]
+    pub fn next(&self) -> Option<u64> {
+        match self {
+            Self::Table(table) => Some(table.next),
+            _ => None,
+        }
+    }
+
     /// Whether it is not tagged with an ASID.
     #[inline]
     pub fn is_global(&self) -> bool {

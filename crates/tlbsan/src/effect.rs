@@ -5,7 +5,7 @@
 
 use crate::geometry::{Geometry, Space};
 use crate::machine::{EL2, EL10, Pe, PeSet, STAGE2};
-use tlbi::{Op, Regime, Scope, Target};
+use tlbi::{Dsb, Op, Regime, Scope, Target};
 
 /// Which entries an operation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,12 @@ impl Effect {
     pub fn everything(issuer: usize, time: u64) -> Self {
         Self { op: Op::inner(Target::All), issuer, reach: PeSet::MAX, selection: Selection::Everything, time }
     }
+}
+
+/// Whether a DSB completes an operation that its PE has executed before (R5).
+pub fn completes(dsb: Dsb, op: &Op) -> bool {
+    let domain = op.scope.domain();
+    if op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) }
 }
 
 fn select(op: Op, pe: &Pe) -> Selection {

@@ -12,8 +12,9 @@
 //! - [`rules`]: what must not happen while a residue lives, one file a rule;
 //! - [`report`]: the story of a violation.
 //!
-//! [`trace`] writes all of this down and plays it back. [`sim`] is a small machine that produces the same events without an emulator. The descriptor decoder is the model's
-//! own: a referee does not share the mistakes of what it judges.
+//! [`trace`] writes all of this down and plays it back. [`sim`] is a small machine that produces the same events
+//! without an emulator. The descriptor decoder is the model's own: a referee does not share the mistakes of what it
+//! judges.
 //!
 //! EL1&0, EL2 and EL2&0 with every granule, and stage 2, are followed. What is not, and why, is in docs/rules.md.
 

@@ -57,6 +57,11 @@ impl Root {
         }
     }
 
+    /// `va` as entries have it, without a tag, if it is in the half.
+    pub fn canonical(&self, va: u64) -> Option<u64> {
+        Some(self.first_va().wrapping_add(self.offset(va)?))
+    }
+
     /// The offset of `va` in the half, if it is there. Tags in the upper bits are dropped.
     pub fn offset(&self, va: u64) -> Option<u64> {
         let bits = u32::from(self.geometry.va_bits);

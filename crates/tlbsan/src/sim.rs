@@ -3,8 +3,7 @@
 //! It lets library code run under the checker on the host, without an emulator: every access is performed on its memory
 //! and then told, exactly as an emulator would.
 
-use crate::event::{AccessKind, IdRegister};
-use crate::event::{Event, Sysreg, What, World};
+use crate::event::{AccessKind, Event, IdRegister, Sysreg, What, World};
 use crate::hash::{FastMap, FastSet};
 use crate::model::{Config, Model};
 use crate::report::Record;

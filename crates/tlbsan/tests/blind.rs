@@ -1,30 +1,21 @@
 //! What the model is kept from seeing shows as the mistake that the kernel would have made without it.
 
-use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
-use tlbsan::model::Config;
-use tlbsan::sim::Machine;
-use tlbsan::{Blind, Cause, Record};
+mod common;
 
-const ROOT: u64 = 0x1000;
-const TABLES: [u64; 3] = [0x2000, 0x3000, 0x4000];
-const VA: u64 = 0x4000_0000;
-const PAGE: u64 = 0xf43;
+use common::{ASID, L2, PAGE, ROOT, T, T2, TABLE, VA, by_va, flush};
+use tlbi::Op;
+use tlbsan::model::Config;
+use tlbsan::{Blind, Cause, Record};
 
 /// Unmaps a page and maps another in its place, or, with its table, another table; all in order.
 fn remap(blind: Blind, with_table: bool) -> (Vec<u64>, Vec<u64>, Vec<Cause>) {
-    let mut m = Machine::new(Config { blind, ..Config::default() });
-    let [l1, l2, l3] = TABLES;
-    for (slot, entry) in [(ROOT, l1 | 3), (l1 + 8, l2 | 3), (l2, l3 | 3), (l3, 0x10_0000 | PAGE)] {
-        m.store(0, slot, entry);
-    }
-    m.run_in(0, ROOT, 7);
-    let slot = if with_table { l2 } else { l3 };
+    let mut m = common::machine(Config { blind, ..Config::default() });
+    m.store(0, T, 0x10_0000 | PAGE);
+    m.run_in(0, ROOT, ASID);
+    let (slot, other) = if with_table { (L2, T2 | TABLE) } else { (T, 0x20_0000 | PAGE) };
     m.store(0, slot, 0);
-    m.dsb(0, Dsb::Ishst);
-    let (va, asid) = (VirtAddr::new(VA), Some(Asid::new(7)));
-    m.tlbi(0, Op::inner(Target::Va { va, asid, leaf_only: false, ttl: 0 }));
-    m.dsb(0, Dsb::Ish);
-    m.store(0, slot, if with_table { 0x5003 } else { 0x20_0000 | PAGE });
+    flush(&mut m, 0, Op::inner(by_va(VA, ASID, false)));
+    m.store(0, slot, other);
     let (mut blinded, mut found, mut causes) = (Vec::new(), Vec::new(), Vec::new());
     for record in m.take_records() {
         match record {

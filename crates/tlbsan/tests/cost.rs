@@ -1,29 +1,21 @@
 //! What the account of invalidations says: each kind of waste beside the same work without it.
 
-use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
+mod common;
+
+use common::{ASID, L2, PAGE, ROOT, T, VA, by_va};
+use tlbi::{Asid, Dsb, Op, Target};
 use tlbsan::IdRegister;
 use tlbsan::model::Config;
 use tlbsan::report::{Cost, Record};
 use tlbsan::sim::Machine;
 
-const ROOT: u64 = 0x1000;
-const L1: u64 = 0x2000;
-const L2: u64 = 0x3000;
-const T: u64 = 0x4000;
-const VA: u64 = 0x4000_0000;
-const ASID: u16 = 7;
-const PAGE: u64 = 0xf43;
-const TABLE: u64 = 3;
 const ISAR0_RANGE: u64 = 2 << 56;
 
 /// Sixteen pages from `VA` on; the first `pes` of two PEs run in them, and both have range operations if `range`.
 fn machine(pes: usize, range: bool) -> Machine {
-    let mut m = Machine::new(Config { cost: true, ..Config::default() });
+    let mut m = common::machine(Config { cost: true, ..Config::default() });
     for pe in 0..2 {
         m.identify(pe, IdRegister::Isar0, if range { ISAR0_RANGE } else { 0 });
-    }
-    for (slot, entry) in [(ROOT, L1 | TABLE), (L1 + 8, L2 | TABLE), (L2, T | TABLE)] {
-        m.store(0, slot, entry);
     }
     (0..16).for_each(|n| m.store(0, T + n * 8, (0x100 + n) << 12 | PAGE));
     (0..pes).for_each(|pe| m.run_in(pe, ROOT, ASID));
@@ -31,7 +23,7 @@ fn machine(pes: usize, range: bool) -> Machine {
 }
 
 fn page(n: u64, leaf_only: bool) -> Target {
-    Target::Va { va: VirtAddr::new(VA + n * 0x1000), asid: Some(Asid::new(ASID)), leaf_only, ttl: 0 }
+    by_va(VA + n * 0x1000, ASID, leaf_only)
 }
 
 fn clear(m: &mut Machine, pages: impl Iterator<Item = u64>) {

@@ -173,27 +173,20 @@ fn remade(shape: &Shape, ops: &[Op]) -> Vec<(Kind, Cause, u64, u64, i8)> {
 fn a_leaf_remade() {
     for shape in shapes() {
         let error = |cause| vec![(Kind::Remade, cause, shape.va, shape.size, shape.level)];
+        let check = |operand: Option<u64>, expected: Vec<_>| {
+            let ops: Vec<Op> = operand.into_iter().map(|operand| op("vale1is", operand)).collect();
+            assert_eq!(remade(&shape, &ops), expected, "{}: {ops:?}", shape.name);
+        };
         let va = by_va(shape.va);
-        assert_eq!(remade(&shape, &[]), error(Cause::NoInvalidation), "{}", shape.name);
-        assert_eq!(remade(&shape, &[op("vale1is", va)]), [], "{}", shape.name);
+        check(None, error(Cause::NoInvalidation));
+        check(Some(va), vec![]);
         // Any address inside the entry does.
-        assert_eq!(remade(&shape, &[op("vale1is", by_va(shape.va + shape.size - 1))]), [], "{}", shape.name);
-        assert_eq!(
-            remade(&shape, &[op("vale1is", by_va(shape.va + shape.size))]),
-            error(Cause::WrongRange),
-            "{}",
-            shape.name
-        );
-        let ttl = |tg: u64, level: u64| op("vale1is", va | (tg << 2 | level) << 44);
-        assert_eq!(remade(&shape, &[ttl(shape.tg, shape.level as u64)]), [], "{}", shape.name);
-        assert_eq!(
-            remade(&shape, &[ttl(shape.tg % 3 + 1, shape.level as u64)]),
-            error(Cause::WrongTtl),
-            "{}",
-            shape.name
-        );
-        let other_level = if shape.level == 3 { 2 } else { 3 };
-        assert_eq!(remade(&shape, &[ttl(shape.tg, other_level)]), error(Cause::WrongTtl), "{}", shape.name);
+        check(Some(by_va(shape.va + shape.size - 1)), vec![]);
+        check(Some(by_va(shape.va + shape.size)), error(Cause::WrongRange));
+        let ttl = |tg: u64, level: i8| Some(va | (tg << 2 | level as u64) << 44);
+        check(ttl(shape.tg, shape.level), vec![]);
+        check(ttl(shape.tg % 3 + 1, shape.level), error(Cause::WrongTtl));
+        check(ttl(shape.tg, if shape.level == 3 { 2 } else { 3 }), error(Cause::WrongTtl));
         // A range of two pages, in the granule of the tables and in another.
         let granule = 12 + 2 * (shape.tg as u32 - 1);
         // With TCR.DS ranges are counted in 64 KiB.

@@ -1,17 +1,16 @@
 //! R3: a PE that has left a context gets nothing new of it, and keeps what it has: seen from one table page's several lives.
 
-use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
+mod common;
+
+use common::{PAGE, ROOT, TABLE, VA, by_va, flush};
+use tlbi::{Asid, Dsb, Op, Target};
 use tlbsan::model::Config;
 use tlbsan::sim::Machine;
 use tlbsan::{Cause, Kind};
 
-const ROOT: u64 = 0x1000;
 /// A root that stays empty: where a PE goes that leaves.
 const RESERVED: u64 = 0x8000;
-const TABLES: [u64; 3] = [0x2000, 0x3000, 0x4000];
-const VA: u64 = 0x4000_0000;
-const PAGE: u64 = 0xf43;
-const TABLE: u64 = 3;
+const TABLES: [u64; 3] = [common::L1, common::L2, common::T];
 
 /// Maps `VA` below `ROOT`, from the leaf upwards.
 fn map(m: &mut Machine, frame: u64) {
@@ -29,14 +28,21 @@ fn unmap(m: &mut Machine) {
     }
 }
 
-fn flush(m: &mut Machine, target: Target) {
-    m.dsb(0, Dsb::Ishst);
-    m.tlbi(0, Op::inner(target));
-    m.dsb(0, Dsb::Ish);
+/// PE 0 runs where PE 1 has been and is no longer.
+fn one_that_was_left() -> Machine {
+    let mut m = Machine::new(Config::default());
+    map(&mut m, 0x10_0000);
+    m.run_in(1, ROOT, 5);
+    m.run_in(1, RESERVED, 0);
+    m.run_in(0, ROOT, 5);
+    m
 }
 
-fn page(asid: u16) -> Target {
-    Target::Va { va: VirtAddr::new(VA), asid: Some(Asid::new(asid)), leaf_only: false, ttl: 0 }
+/// Invalidates in order, on PE 0 alone.
+fn flush_here(m: &mut Machine, target: Target) {
+    m.dsb(0, Dsb::Ishst);
+    m.tlbi(0, Op::local(target));
+    m.dsb(0, Dsb::Nsh);
 }
 
 fn verdicts(m: &mut Machine) -> Vec<(Kind, Cause, Vec<u16>, Vec<usize>)> {
@@ -48,7 +54,7 @@ fn live_and_die(m: &mut Machine, asid: u16) {
     map(m, 0x10_0000);
     m.run_in(0, ROOT, asid);
     unmap(m);
-    flush(m, Target::Asid(Asid::new(asid)));
+    flush(m, 0, Op::inner(Target::Asid(Asid::new(asid))));
     m.run_in(0, RESERVED, 0);
 }
 
@@ -60,7 +66,7 @@ fn a_root_has_several_lives_under_several_asids() {
     m.run_in(0, ROOT, 6);
     // Only ASID 6 can be cached of this life.
     m.store(0, TABLES[2], 0);
-    flush(&mut m, page(6));
+    flush(&mut m, 0, Op::inner(by_va(VA, 6, false)));
     m.store(0, TABLES[2], 0x20_0000 | PAGE);
     assert_eq!(verdicts(&mut m), []);
     // And it is.
@@ -82,35 +88,22 @@ fn the_root_of_a_dead_process_may_become_anything() {
 
 #[test]
 fn what_was_mapped_before_a_pe_left_is_kept_there() {
-    let mut m = Machine::new(Config::default());
-    map(&mut m, 0x10_0000);
-    m.run_in(1, ROOT, 5);
-    m.run_in(1, RESERVED, 0);
-    m.run_in(0, ROOT, 5);
+    let mut m = one_that_was_left();
     m.store(0, TABLES[2], 0);
-    m.dsb(0, Dsb::Ishst);
-    m.tlbi(0, Op::local(page(5)));
-    m.dsb(0, Dsb::Nsh);
+    flush_here(&mut m, by_va(VA, 5, false));
     m.store(0, TABLES[2], 0x20_0000 | PAGE);
     assert_eq!(verdicts(&mut m), [(Kind::Remade, Cause::LocalOnly, vec![5], vec![1])]);
 }
 
 #[test]
 fn what_is_mapped_after_a_pe_left_is_not_there() {
-    let mut m = Machine::new(Config::default());
-    map(&mut m, 0x10_0000);
-    m.run_in(1, ROOT, 5);
-    m.run_in(1, RESERVED, 0);
-    m.run_in(0, ROOT, 5);
+    let mut m = one_that_was_left();
     let second = TABLES[2] + 8;
     for (frame, is_first) in [(0x20_0000, true), (0x30_0000, false)] {
         m.store(0, second, frame | PAGE);
         if is_first {
             m.store(0, second, 0);
-            m.dsb(0, Dsb::Ishst);
-            let va = VirtAddr::new(VA + 0x1000);
-            m.tlbi(0, Op::local(Target::Va { va, asid: Some(Asid::new(5)), leaf_only: true, ttl: 0 }));
-            m.dsb(0, Dsb::Nsh);
+            flush_here(&mut m, by_va(VA + 0x1000, 5, true));
         }
     }
     assert_eq!(verdicts(&mut m), []);
@@ -118,18 +111,12 @@ fn what_is_mapped_after_a_pe_left_is_not_there() {
 
 #[test]
 fn an_entry_that_is_put_back_is_still_held_by_those_who_left() {
-    let mut m = Machine::new(Config::default());
-    map(&mut m, 0x10_0000);
-    m.run_in(1, ROOT, 5);
-    m.run_in(1, RESERVED, 0);
-    m.run_in(0, ROOT, 5);
+    let mut m = one_that_was_left();
     m.store(0, TABLES[2], 0);
     m.store(0, TABLES[2], 0x10_0000 | PAGE);
     assert_eq!(verdicts(&mut m), [], "what is cached is right again");
     m.store(0, TABLES[2], 0);
-    m.dsb(0, Dsb::Ishst);
-    m.tlbi(0, Op::local(page(5)));
-    m.dsb(0, Dsb::Nsh);
+    flush_here(&mut m, by_va(VA, 5, false));
     m.store(0, TABLES[2], 0x20_0000 | PAGE);
     assert_eq!(verdicts(&mut m), [(Kind::Remade, Cause::LocalOnly, vec![5], vec![1])]);
 }

@@ -1,27 +1,18 @@
 //! What a story carries besides its verdict: order, ways through the tables, the hint, how often it happened again.
 
-use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
+mod common;
+
+use common::{ASID, L1, L2, PAGE, ROOT, T, T2, TABLE, VA, by_va};
+use tlbi::Op;
 use tlbsan::model::Config;
 use tlbsan::report::{Claim, Record, Step, Violation};
 use tlbsan::sim::Machine;
 use tlbsan::{Hint, Sysreg};
 
-const ROOT: u64 = 0x1000;
-const L1: u64 = 0x2000;
-const L2: u64 = 0x3000;
-const T: u64 = 0x4000;
-const T2: u64 = 0x5000;
-const VA: u64 = 0x4000_0000;
-const ASID: u16 = 7;
-const PAGE: u64 = 0xf43;
-const TABLE: u64 = 3;
-
 /// A page at `VA`, through four levels.
 fn machine() -> Machine {
-    let mut m = Machine::new(Config::default());
-    for (slot, entry) in [(ROOT, L1 | TABLE), (L1 + 8, L2 | TABLE), (L2, T | TABLE), (T, 0x10_0000 | PAGE)] {
-        m.store(0, slot, entry);
-    }
+    let mut m = common::machine(Config::default());
+    m.store(0, T, 0x10_0000 | PAGE);
     m.run_in(0, ROOT, ASID);
     m.run_in(1, ROOT, ASID);
     m
@@ -42,10 +33,7 @@ fn way(steps: &[Step]) -> Vec<(i8, u64, usize, u64)> {
 fn a_table_replaced_shows_both_ways_in_order_of_time() {
     let mut m = machine();
     m.store(1, L2, 0);
-    m.dsb(1, Dsb::Ishst);
-    let leaf = Op::inner(Target::Va { va: VirtAddr::new(VA), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 });
-    m.tlbi(1, leaf);
-    m.dsb(1, Dsb::Ish);
+    common::flush(&mut m, 1, Op::inner(by_va(VA, ASID, true)));
     m.store(0, T2, 0x30_0000 | PAGE);
     m.store(0, L2, T2 | TABLE);
     let violations = m.take_violations();

@@ -1,44 +1,33 @@
 //! Each rule on the simulated machine: broken, and in order. The tables are written by hand, entry by entry.
 
+mod common;
+
+use common::{ASID, L1, L2, PAGE, ROOT, T, T2, TABLE, VA, by_va};
 use tlbi::{Asid, Dsb, Op, Target, VirtAddr};
 use tlbsan::model::Config;
 use tlbsan::sim::Machine;
 use tlbsan_hint::{Cause, Hint, Kind};
 
-const ROOT: u64 = 0x1000;
-const L1: u64 = 0x2000;
-const L2: u64 = 0x3000;
-const T: u64 = 0x4000;
-const T2: u64 = 0x5000;
-const VA: u64 = 0x4000_0000;
-const ASID: u16 = 7;
-/// Page descriptor attributes: valid page, AF, nG, inner shareable, EL0, rw.
-const PAGE: u64 = 0xf43;
-const TABLE: u64 = 3;
-
 /// Two PEs in one address space that maps `VA` and the page after it through the level-3 table `T`.
 fn machine() -> Machine {
-    let mut m = Machine::new(Config::default());
-    for (slot, entry) in
-        [(ROOT, L1 | TABLE), (L1 + 8, L2 | TABLE), (L2, T | TABLE), (T, 0x10_0000 | PAGE), (T + 8, 0x10_1000 | PAGE)]
-    {
-        m.store(0, slot, entry);
-    }
+    let mut m = common::machine(Config::default());
+    m.store(0, T, 0x10_0000 | PAGE);
+    m.store(0, T + 8, 0x10_1000 | PAGE);
     m.run_in(0, ROOT, ASID);
     m.run_in(1, ROOT, ASID);
     m
 }
 
-fn va(leaf_only: bool, asid: Option<u16>) -> Target {
-    Target::Va { va: VirtAddr::new(VA), asid: asid.map(Asid::new), leaf_only, ttl: 0 }
-}
-
 fn all_levels() -> Op {
-    Op::inner(va(false, Some(ASID)))
+    Op::inner(by_va(VA, ASID, false))
 }
 
 fn leaf_only() -> Op {
-    Op::inner(va(true, Some(ASID)))
+    Op::inner(by_va(VA, ASID, true))
+}
+
+fn local_leaf_only() -> Op {
+    Op::local(by_va(VA, ASID, true))
 }
 
 /// Clears the leaf, and, if `table`, unlinks its table.
@@ -51,25 +40,33 @@ fn unmap(m: &mut Machine, table: bool) {
 }
 
 fn flush(m: &mut Machine, op: Op) {
-    m.dsb(0, Dsb::Ishst);
-    m.tlbi(0, op);
-    m.dsb(0, Dsb::Ish);
+    common::flush(m, 0, op);
 }
 
 /// The second page's leaf, which unlinking `T` leaves behind as well.
 fn flush_neighbour(m: &mut Machine) {
-    let target = Target::Va { va: VirtAddr::new(VA + 0x1000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
-    flush(m, Op::inner(target));
+    flush(m, Op::inner(by_va(VA + 0x1000, ASID, true)));
 }
 
-fn verdicts(m: &mut Machine) -> Vec<(Kind, Cause, u64, i8)> {
+/// Rule, cause, first address, level.
+type Verdict = (Kind, Cause, u64, i8);
+
+fn verdicts(m: &mut Machine) -> Vec<Verdict> {
     m.take_violations().iter().map(|v| (v.kind, v.cause, v.start, v.level)).collect()
 }
 
 /// Maps another frame where the page was.
-fn remap(m: &mut Machine) -> Vec<(Kind, Cause, u64, i8)> {
+fn remap(m: &mut Machine) -> Vec<Verdict> {
     m.store(0, T, 0x20_0000 | PAGE);
     verdicts(m)
+}
+
+/// What is said when the page is unmapped and mapped anew with `steps` in between.
+fn remapped_after(steps: impl Fn(&mut Machine)) -> Vec<Verdict> {
+    let mut m = machine();
+    unmap(&mut m, false);
+    steps(&mut m);
+    remap(&mut m)
 }
 
 #[test]
@@ -90,9 +87,8 @@ fn the_2019_bug_is_found() {
 
 #[test]
 fn the_2019_bug_is_gone_with_an_invalidation_at_every_level() {
-    for op in
-        [all_levels(), Op::inner(va(false, None)), Op::inner(Target::Asid(Asid::new(ASID))), Op::inner(Target::All)]
-    {
+    let any_asid = Target::Va { va: VirtAddr::new(VA), asid: None, leaf_only: false, ttl: 0 };
+    for op in [all_levels(), Op::inner(any_asid), Op::inner(Target::Asid(Asid::new(ASID))), Op::inner(Target::All)] {
         let mut m = machine();
         unmap(&mut m, true);
         flush(&mut m, op);
@@ -115,8 +111,6 @@ fn the_same_table_linked_again_is_silent() {
 #[test]
 fn a_leaf_remade_is_told_with_its_cause() {
     use Cause as C;
-    let other_page =
-        Target::Va { va: VirtAddr::new(VA + 0x8000), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 };
     let wrong_ttl = Target::Va { va: VirtAddr::new(VA), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 4 | 2 };
     type Steps = fn(&mut Machine, Op);
     let full: Steps = flush;
@@ -144,9 +138,9 @@ fn a_leaf_remade_is_told_with_its_cause() {
         m.dsb(0, Dsb::Ish);
     };
     for (name, steps, op, cause) in [
-        ("dsb ishst; tlbi vale1 local", full, Op::local(va(true, Some(ASID))), C::LocalOnly),
-        ("dsb ishst; tlbi vale1is of another asid", full, Op::inner(va(true, Some(8))), C::WrongAsid),
-        ("dsb ishst; tlbi vale1is of another page", full, Op::inner(other_page), C::WrongRange),
+        ("dsb ishst; tlbi vale1 local", full, local_leaf_only(), C::LocalOnly),
+        ("dsb ishst; tlbi vale1is of another asid", full, Op::inner(by_va(VA, 8, true)), C::WrongAsid),
+        ("dsb ishst; tlbi vale1is of another page", full, Op::inner(by_va(VA + 0x8000, ASID, true)), C::WrongRange),
         ("dsb ishst; tlbi vale1is with a wrong hint", full, Op::inner(wrong_ttl), C::WrongTtl),
         ("tlbi; dsb ish", no_dsb_before, leaf_only(), C::NotOrdered),
         ("dsb nshst; tlbi ..is; dsb ish", nshst_before, leaf_only(), C::NotOrdered),
@@ -154,14 +148,9 @@ fn a_leaf_remade_is_told_with_its_cause() {
         ("dsb ishst; tlbi; dsb ishst", ishst_after, leaf_only(), C::NotCompleted),
         ("dsb ishst; tlbi; dsb ish on the other PE", dsb_elsewhere, leaf_only(), C::NotCompleted),
     ] {
-        let mut m = machine();
-        unmap(&mut m, false);
-        steps(&mut m, op);
-        assert_eq!(remap(&mut m), [(Kind::Remade, cause, VA, 3)], "{name}");
+        assert_eq!(remapped_after(|m| steps(m, op)), [(Kind::Remade, cause, VA, 3)], "{name}");
     }
-    let mut m = machine();
-    unmap(&mut m, false);
-    assert_eq!(remap(&mut m), [(Kind::Remade, C::NoInvalidation, VA, 3)]);
+    assert_eq!(remapped_after(|_| ()), [(Kind::Remade, C::NoInvalidation, VA, 3)]);
 }
 
 #[test]
@@ -175,43 +164,40 @@ fn a_leaf_invalidated_in_order_may_be_remade() {
 
 #[test]
 fn a_local_invalidation_on_every_pe_is_enough() {
-    let mut m = machine();
-    unmap(&mut m, false);
-    m.dsb(0, Dsb::Ishst);
-    for pe in 0..2 {
-        m.tlbi(pe, Op::local(va(true, Some(ASID))));
-        m.dsb(pe, Dsb::Nsh);
-    }
-    assert_eq!(remap(&mut m), []);
+    let verdicts = remapped_after(|m| {
+        m.dsb(0, Dsb::Ishst);
+        for pe in 0..2 {
+            m.tlbi(pe, local_leaf_only());
+            m.dsb(pe, Dsb::Nsh);
+        }
+    });
+    assert_eq!(verdicts, []);
 }
 
 #[test]
 fn a_dsb_of_whoever_read_the_entry_orders_the_store() {
-    for (reads, verdicts) in [(true, vec![]), (false, vec![(Kind::Remade, Cause::NotOrdered, VA, 3)])] {
-        let mut m = machine();
-        unmap(&mut m, false);
-        if reads {
-            m.load(1, T);
-        }
-        m.dsb(1, Dsb::Ishst);
-        m.tlbi(0, leaf_only());
-        m.dsb(0, Dsb::Ish);
-        assert_eq!(remap(&mut m), verdicts);
-    }
+    let verdicts = |reads| {
+        remapped_after(|m| {
+            if reads {
+                m.load(1, T);
+            }
+            m.dsb(1, Dsb::Ishst);
+            m.tlbi(0, leaf_only());
+            m.dsb(0, Dsb::Ish);
+        })
+    };
+    assert_eq!(verdicts(true), []);
+    assert_eq!(verdicts(false), [(Kind::Remade, Cause::NotOrdered, VA, 3)]);
 }
 
 #[test]
 fn who_invalidates_after_a_dsb_was_handed_the_store() {
-    for (first, verdicts) in [(true, vec![]), (false, vec![(Kind::Remade, Cause::NotOrdered, VA, 3)])] {
-        let mut m = machine();
-        unmap(&mut m, false);
-        if first {
-            m.dsb(1, Dsb::Ishst);
-        }
+    assert_eq!(remapped_after(|m| common::flush(m, 1, leaf_only())), []);
+    let without = remapped_after(|m| {
         m.tlbi(1, leaf_only());
         m.dsb(1, Dsb::Ish);
-        assert_eq!(remap(&mut m), verdicts);
-    }
+    });
+    assert_eq!(without, [(Kind::Remade, Cause::NotOrdered, VA, 3)]);
 }
 
 #[test]
@@ -466,7 +452,7 @@ fn a_local_dsb_orders_a_store_for_its_own_pe_only() {
         let mut m = machine();
         unmap(&mut m, false);
         m.dsb(0, Dsb::Nshst);
-        m.tlbi(pe, Op::local(va(true, Some(ASID))));
+        m.tlbi(pe, local_leaf_only());
         m.dsb(pe, Dsb::Nsh);
         m.store(0, T, 0x20_0000 | PAGE);
         m.take_violations().remove(0).pes

@@ -78,17 +78,17 @@ impl Model {
             return;
         }
         let state = &self.pes[now.event.pe];
-        let by_memory = by_memory(now.world, &state.effective, places, va);
         // A source may use registers at once that are written and not in effect yet.
-        let by_written = self::by_memory(now.world, &state.written, places, va);
-        if [by_memory, by_written].iter().any(|walk| matches!(walk, Walk::Lost) || *walk == Walk::Leaf(pa)) {
+        let registers = [&state.effective, &state.written];
+        let [in_effect, written] = registers.map(|registers| by_memory(now.world, registers, places, va));
+        if [in_effect, written].iter().any(|walk| matches!(walk, Walk::Lost) || *walk == Walk::Leaf(pa)) {
             return;
         }
         if self.is_explained(now.event.pe, &loaded, nested, va, pa) {
             return;
         }
         self.summary.mismatched += 1;
-        let access = Accessed { va, used: pa, tables: by_memory.output() };
+        let access = Accessed { va, used: pa, tables: in_effect.output() };
         self.stale_access(now, &loaded, access, Severity::Error, None);
     }
 
@@ -109,7 +109,7 @@ impl Model {
         }
         let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
         let tables = self.by_shadow(loaded, va).output();
-        let va = loaded.root.first_va().wrapping_add(loaded.root.offset(va)?);
+        let va = loaded.root.canonical(va)?;
         let settled = not_synchronised(own, fetch, ets2, va, tables).cloned()?;
         if settled.space != loaded.root.space {
             return None;
@@ -125,8 +125,7 @@ impl Model {
     /// R7: whether a residue that the PE may still hold, or a verdict that was given, explains the address.
     fn is_explained(&self, pe: usize, loaded: &Loaded, nested: bool, va: u64, pa: u64) -> bool {
         let space = loaded.root.space;
-        let Some(offset) = loaded.root.offset(va) else { return true };
-        let va = loaded.root.first_va().wrapping_add(offset);
+        let Some(va) = loaded.root.canonical(va) else { return true };
         // Under the ASID that is in effect, or one that is written and that a source may use at once.
         let written = [EL10, EL2].concat().into_iter().filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
         let asids: Vec<u16> =
@@ -168,8 +167,7 @@ impl Model {
     ) {
         let pe = now.event.pe;
         let Accessed { va, used, tables } = access;
-        let Some(offset) = loaded.root.offset(va) else { return };
-        let canonical = loaded.root.first_va().wrapping_add(offset);
+        let Some(canonical) = loaded.root.canonical(va) else { return };
         let site = now.site();
         let address = |pa: Option<u64>| report::Descriptor {
             bits: pa.unwrap_or(0),

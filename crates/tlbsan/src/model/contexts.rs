@@ -47,8 +47,7 @@ impl Model {
         }
         for id in self.shadow.all_contexts() {
             let Some(context) = self.shadow.context_mut(id) else { continue };
-            let tags = context.tags.iter_mut().chain([&mut context.globals]);
-            tags.for_each(|tag| tag.held &= !gone);
+            context.uses_mut().for_each(|used| used.held &= !gone);
             self.end_context(now.world, id);
         }
     }
@@ -328,7 +327,7 @@ impl Model {
         for id in ids {
             let Some(context) = self.shadow.context_mut(id) else { continue };
             for tag in &mut context.tags {
-                if asid.is_none() || asid.map(Tag::Asid) == Some(tag.tag) {
+                if asid.is_none_or(|asid| tag.tag == Tag::Asid(asid)) {
                     tag.invalidated(effect.reach, effect.time);
                 }
             }
@@ -371,7 +370,7 @@ impl Model {
             let ids = self.residues.of_asid(space, asid).into_iter();
             let ids: Vec<_> =
                 ids.filter(|r| self.residues.get(*r).is_some_and(|residue| residue.what.context == id)).collect();
-            for (id, residue) in self.residues.release(&ids, tag, pes) {
+            for (id, residue) in self.residues.release(&ids, Some(tag), pes) {
                 self.closed(world, id, &residue);
             }
         }

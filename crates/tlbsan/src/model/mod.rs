@@ -16,7 +16,7 @@ use crate::blind::{Blind, Blindfold, Sight};
 use crate::case::Window;
 use crate::change::{Alike, Judge, agree, forbids_more};
 use crate::descriptor::{Descriptor, Leaf, Table};
-use crate::effect::{Effect, Selection};
+use crate::effect::{Effect, Selection, completes};
 use crate::event::{Event, Sysreg, What, World};
 use crate::geometry::{Geometry, Space};
 use crate::hash::{FastMap, FastSet};
@@ -390,12 +390,8 @@ impl Model {
         if self.wide_tlbis.is_empty() {
             return;
         }
-        let completes = |effect: &Effect| {
-            let domain = effect.op.scope.domain();
-            effect.issuer == pe
-                && if effect.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) }
-        };
-        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.wide_tlbis).into_iter().partition(completes);
+        let is_done = |effect: &Effect| effect.issuer == pe && completes(dsb, &effect.op);
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.wide_tlbis).into_iter().partition(is_done);
         self.wide_tlbis = rest;
         for effect in done {
             self.end_contexts(now.world, &effect);

@@ -31,6 +31,67 @@ impl Slot {
     pub(super) fn pa(self) -> u64 {
         self.table.wrapping_add(self.index as u64 * 8)
     }
+
+    /// log2 of the bytes that it translates.
+    fn shift(self) -> u32 {
+        self.geometry.shift(self.level)
+    }
+
+    /// First input address that it translates where its table does so from `first` on.
+    fn start(self, first: u64) -> u64 {
+        first.wrapping_add((self.index as u64) << self.shift())
+    }
+}
+
+/// What was stored to a slot.
+#[derive(Clone, Copy)]
+struct Stored {
+    table: u64,
+    index: usize,
+    /// What it holds now.
+    new: u64,
+    /// The store covered more than this slot.
+    wide: bool,
+    /// Who stored; not known where only the effect was seen.
+    writer: Option<usize>,
+}
+
+impl Stored {
+    /// Writes it into the shadow.
+    fn write(self, table: &mut TablePage) -> Edit {
+        let Self { index, new, .. } = self;
+        let slot = Slot { table: self.table, index, level: table.level, geometry: table.geometry };
+        let old = (table.entries[index], table.descriptor(index));
+        table.entries[index] = new;
+        Edit { slot, old, new: (new, table.descriptor(index)) }
+    }
+}
+
+/// What a slot held, and what it holds now.
+#[derive(Clone, Copy)]
+pub(super) struct Edit {
+    pub(super) slot: Slot,
+    pub(super) old: (u64, Descriptor),
+    pub(super) new: (u64, Descriptor),
+}
+
+impl Edit {
+    /// The table that the slot leads to no longer, and the one that it leads to instead.
+    fn tables(&self) -> (Option<u64>, Option<u64>) {
+        let (before, after) = (self.old.1.next(), self.new.1.next());
+        if before == after { (None, None) } else { (before, after) }
+    }
+}
+
+/// What a TLB may hold of a table: slots and what they hold, and the event since which walkers may have found that.
+fn cacheable(base: u64, table: &TablePage) -> Vec<(Slot, (u64, Descriptor), u64)> {
+    let (level, geometry) = (table.level, table.geometry);
+    let entries = table.entries.iter().zip(table.since()).enumerate();
+    let entries = entries.map(|(index, (bits, since))| {
+        let slot = Slot { table: base, index, level, geometry };
+        (slot, (*bits, table.descriptor(index)), *since)
+    });
+    entries.filter(|(_, (_, entry), _)| entry.is_cacheable()).collect()
 }
 
 /// How a residue hangs together with others.
@@ -53,13 +114,14 @@ impl Model {
                 continue;
             }
             let new = now.world.load(slot).unwrap_or(0);
+            let stored = Stored { table: base, index, new, wide, writer: Some(now.event.pe) };
             if old != new {
-                self.changed(now, base, index, new, wide, Some(now.event.pe));
+                self.changed(now, stored);
             } else {
                 // Perhaps its effect was seen before the store was reported.
                 self.residues.attribute(slot, now.event.pe, || now.site());
                 if new == 0 && !self.shadow.is_live(base) {
-                    self.stored_unlinked(now, base, index, new, wide, Some(now.event.pe));
+                    self.stored_unlinked(now, stored);
                 }
             }
             // Once this store is visible, earlier ones to the same slot can no longer be missed.
@@ -75,55 +137,34 @@ impl Model {
             // The load tells of a store that its own PE has not reported yet. An entry that went away is noted now: this
             // PE may act on it. What became valid waits for its report.
             if old != new && !self.shadow.table(base).is_some_and(valid) {
-                self.changed(now, base, index, new, false, None);
+                self.changed(now, Stored { table: base, index, new, wide: false, writer: None });
             }
             self.residues.seen(slot, now.event.pe);
         }
     }
 
-    /// A slot holds something else than before. `writer` is not known where only the effect was seen.
-    fn changed<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        base: u64,
-        index: usize,
-        new: u64,
-        wide: bool,
-        writer: Option<usize>,
-    ) {
+    /// A slot holds something else than before.
+    fn changed<W: World>(&mut self, now: &mut Now<'_, W>, stored: Stored) {
+        let Stored { table: base, index, writer, .. } = stored;
         let (spans, more) = self.shadow.spans(base, index);
         // What translates something somewhere is live.
         if spans.is_empty() && !self.shadow.is_live(base) {
-            self.stored_unlinked(now, base, index, new, wide, writer);
+            self.stored_unlinked(now, stored);
             return;
         }
         let Some(table) = self.shadow.table_mut(base) else { return };
-        let slot = Slot { table: base, index, level: table.level, geometry: table.geometry };
-        let (before, bits) = (table.descriptor(index), table.entries[index]);
-        table.entries[index] = new;
-        let after = table.descriptor(index);
+        let edit = stored.write(table);
         let leading_here = table.leading_here();
-        // It was linked at another place before, and walkers that still come from there find this entry, access flag or not.
-        if !leading_here.is_empty() && new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
-            let stale = self.leading_from_elsewhere(&leading_here, base);
-            self.verdicts(now, Kind::Reused, stale, new, Some(after));
+        if !leading_here.is_empty() {
+            self.found_from_elsewhere(now, &edit, &leading_here, writer);
         }
+        let Edit { slot, old: (_, before), new: (_, after) } = edit;
         if before == after {
             return; // software bits
         }
-        if !after.is_cacheable() {
-            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
-        } else if !before.is_cacheable() {
-            // Its access flag is back: walkers that still come from elsewhere find it again.
-            for id in self.leading_from_elsewhere(&leading_here, base) {
-                let pes = self.residues.get(id).map_or(0, Residue::pes);
-                self.refill_below(now, id, pes);
-            }
-        }
-        let size = slot.geometry.size(slot.level);
         let space = spans.first().map(|span| span.space);
         let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm, pes: &self.pes, space };
-        let change = compare(&before, &after, size, &eye);
+        let change = compare(&before, &after, slot.geometry.size(slot.level), &eye);
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }
@@ -132,11 +173,7 @@ impl Model {
         if change == Change::None && contiguous(before) && !contiguous(after) && after.is_cacheable() {
             self.shadow.left_run(base, index, self.time);
         }
-        let next = |entry| match entry {
-            Descriptor::Table(table) => Some(table.next),
-            _ => None,
-        };
-        let (leaves, enters) = if next(before) == next(after) { (None, None) } else { (next(before), next(after)) };
+        let (leaves, enters) = edit.tables();
         let gone = !after.is_cacheable();
         // What permits more agrees with what it replaces, and whoever holds that holds this. The same table leads to what it
         // has led to all the time.
@@ -148,42 +185,83 @@ impl Model {
         let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
         if before.is_cacheable() && (gone || change == Change::Tighten) {
             for span in &spans {
-                let id = self.open(now, slot, *span, bits, before, cut);
+                let id = self.open(now, slot, *span, edit.old, cut);
                 if let Some(table) = leaves {
                     self.cut_off(now, table, *span, Cut { through: id, ..cut });
                 }
             }
         } else if let Change::Break(_) = change {
             for span in &spans {
-                let holders = self.shadow.holders(span.context, &before, span.since);
-                // Part of what is cached may agree with what the new entry leads to.
-                let told = holders.iter().fold(0, |set, (_, pes)| set | pes);
-                self.still_hold(span.context, told);
-                if live_change::is_broken(change, &before, &holders) {
-                    self.live_change(now, slot, *span, (bits, before), (new, after));
-                }
-                if let Some(table) = leaves {
-                    self.cut_off_below_stale(now, table, *span, cut);
-                    // Another PE may hold what the table leads to, and not its entry.
-                    self.cut_off(now, table, *span, Cut { pes: !told, ..cut });
-                }
+                self.replaced_in_place(now, &edit, change, *span, cut);
             }
         }
-        if let Some(table) = leaves {
-            self.unlink(now.world, table, Parent::Slot { table: base, index });
+        self.relink(now, &edit);
+        if !gone {
+            self.became_valid(now, &edit, spans);
         }
-        if gone {
-            return;
+    }
+
+    /// Stale table entries lead to the slot, too: walkers that still come from a place where its table was linked
+    /// before find what the slot holds now.
+    fn found_from_elsewhere<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        edit: &Edit,
+        leading_here: &[ResidueId],
+        writer: Option<usize>,
+    ) {
+        let Edit { slot, old: (bits, before), new: (new, after) } = *edit;
+        // Access flag or not.
+        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
+            let stale = self.leading_from_elsewhere(leading_here, slot.table);
+            self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
-        if let Some(table) = enters {
-            let parent = Parent::Slot { table: base, index };
-            self.link(now, table, parent, slot.level + 1, slot.geometry);
+        match (before.is_cacheable(), after.is_cacheable()) {
+            (true, false) => self.torn_down(slot, leading_here, writer.unwrap_or(now.event.pe)),
+            // Its access flag is back: they find it again.
+            (false, true) => {
+                for id in self.leading_from_elsewhere(leading_here, slot.table) {
+                    let pes = self.residues.get(id).map_or(0, Residue::pes);
+                    self.refill_below(now, id, pes);
+                }
+            }
+            _ => {}
         }
-        self.became_valid(now, slot, spans, new, after);
+    }
+
+    /// A valid entry has become another that must not stand beside it.
+    fn replaced_in_place<W: World>(&mut self, now: &mut Now<'_, W>, edit: &Edit, change: Change, span: Span, cut: Cut) {
+        let (_, before) = edit.old;
+        let holders = self.shadow.holders(span.context, &before, span.since);
+        // Part of what is cached may agree with what the new entry leads to.
+        let told = holders.iter().fold(0, |set, (_, pes)| set | pes);
+        self.still_hold(span.context, told);
+        if live_change::is_broken(change, &before, &holders) {
+            self.live_change(now, edit, span);
+        }
+        if let (Some(table), _) = edit.tables() {
+            self.cut_off_below_stale(now, table, span, cut);
+            // Another PE may hold what the table leads to, and not its entry.
+            self.cut_off(now, table, span, Cut { pes: !told, ..cut });
+        }
+    }
+
+    /// The table that the slot led to is no longer linked from there, and the one that it leads to now is.
+    fn relink<W: World>(&mut self, now: &mut Now<'_, W>, edit: &Edit) {
+        let Slot { table, index, level, geometry } = edit.slot;
+        let parent = Parent::Slot { table, index };
+        let (leaves, enters) = edit.tables();
+        if let Some(left) = leaves {
+            self.unlink(now.world, left, parent);
+        }
+        if let Some(entered) = enters {
+            self.link(now, entered, parent, level + 1, geometry);
+        }
     }
 
     /// What a newly valid entry means for what is stale.
-    fn became_valid<W: World>(&mut self, now: &mut Now<'_, W>, slot: Slot, spans: Spans, new: u64, after: Descriptor) {
+    fn became_valid<W: World>(&mut self, now: &mut Now<'_, W>, edit: &Edit, spans: Spans) {
+        let Edit { slot, new: (new, after), .. } = *edit;
         for span in spans {
             if self.residues.is_empty() {
                 return;
@@ -196,7 +274,7 @@ impl Model {
             let (bbm, pes, space) = (self.bbm, &self.pes, Some(span.space));
             let judge = Eye { world: &*now.world, geometry: slot.geometry, bbm, pes, space };
             let tables = Tables { shadow: &self.shadow, residues: &self.residues, judge: &judge };
-            let outcome = tables.newly_valid(span, slot.level, slot.geometry.shift(slot.level), &after);
+            let outcome = tables.newly_valid(span, slot.level, slot.shift(), &after);
             for id in outcome.healed {
                 if let Some(residue) = self.retire(now.world, id) {
                     self.still_hold(residue.what.context, residue.pes());
@@ -220,7 +298,7 @@ impl Model {
         for index in (first..first + run).filter(|index| *index != slot.index) {
             let start = span.start.wrapping_add((index as u64).wrapping_sub(slot.index as u64).wrapping_mul(size));
             let said = Descriptor::Leaf(member(leaf, slot.index, index, size));
-            for id in self.residues.at(span.space, start, slot.geometry.shift(slot.level)).to_vec() {
+            for id in self.residues.at(span.space, start, slot.shift()).to_vec() {
                 let what = self.residues.get(id).map(|residue| (residue.what.context, residue.what.entry));
                 if what == Some((span.context, said)) {
                     self.residues.revive(id);
@@ -233,8 +311,7 @@ impl Model {
     fn still_hold(&mut self, context: ContextId, pes: PeSet) {
         let time = self.time;
         if let Some(context) = self.shadow.context_mut(context) {
-            let tags = context.tags.iter_mut().chain([&mut context.globals]);
-            tags.for_each(|tag| tag.stayed_until(pes & tag.held, time));
+            context.uses_mut().for_each(|used| used.stayed_until(pes & used.held, time));
         }
     }
 
@@ -263,57 +340,28 @@ impl Model {
     }
 
     /// A store to a table that no root reaches any more.
-    fn stored_unlinked<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        base: u64,
-        index: usize,
-        new: u64,
-        wide: bool,
-        writer: Option<usize>,
-    ) {
+    fn stored_unlinked<W: World>(&mut self, now: &mut Now<'_, W>, stored: Stored) {
+        let Stored { table: base, index, new, wide, writer } = stored;
         let Some(table) = self.shadow.table_mut(base) else { return };
         let reuse = reused::is_reuse(table, index, new, wide);
-        let before = table.descriptor(index);
-        if let Some(entry) = table.entries.get_mut(index) {
-            *entry = new;
-        }
-        let after = table.descriptor(index);
-        let (level, geometry) = (table.level, table.geometry);
+        let edit = stored.write(table);
         let leading_here = table.leading_here();
         // What it links follows, lest a page it no longer links looks live when it is linked again.
-        let next = |entry| match entry {
-            Descriptor::Table(table) => Some(table.next),
-            _ => None,
-        };
-        if next(before) != next(after) {
-            let parent = Parent::Slot { table: base, index };
-            if let Some(table) = next(before) {
-                self.unlink(now.world, table, parent);
-            }
-            if let Some(table) = next(after) {
-                self.link(now, table, parent, level + 1, geometry);
-            }
-        }
+        self.relink(now, &edit);
+        let Edit { slot, old: (_, before), new: (_, after) } = edit;
         if reuse && !leading_here.is_empty() {
             self.verdicts(now, Kind::Reused, leading_here, new, Some(after));
         } else if before.is_cacheable() && !after.is_cacheable() {
-            self.torn_down(base, index, &leading_here, writer.unwrap_or(now.event.pe));
+            self.torn_down(slot, &leading_here, writer.unwrap_or(now.event.pe));
         }
     }
 
     /// An entry has gone from a table that stale pointers lead to: it can no longer be read through them.
-    fn torn_down(&mut self, base: u64, index: usize, leading_here: &[ResidueId], writer: usize) {
-        if leading_here.is_empty() {
-            return;
-        }
-        let Some(table) = self.shadow.table(base) else { return };
-        let shift = table.geometry.shift(table.level);
-        let slot = base.wrapping_add(index as u64 * 8);
+    fn torn_down(&mut self, slot: Slot, leading_here: &[ResidueId], writer: usize) {
         for id in leading_here {
             let Some(above) = self.residues.get(*id) else { continue };
-            let start = above.what.start.wrapping_add((index as u64) << shift);
-            self.residues.detach(above.what.space, slot, start, shift, writer);
+            let (space, start) = (above.what.space, slot.start(above.what.start));
+            self.residues.detach(space, slot.pa(), start, slot.shift(), writer);
         }
     }
 
@@ -415,21 +463,14 @@ impl Model {
         if self.residues.len() >= MAX_OPEN {
             return;
         }
-        let (level, geometry) = (table.level, table.geometry);
-        let inside: Vec<(usize, u64, u64, Descriptor)> = (0..table.entries.len())
-            .map(|index| (index, table.entries[index], table.since()[index], table.descriptor(index)))
-            .filter(|(.., entry)| entry.is_cacheable())
-            .collect();
-        for (index, bits, since, entry) in inside {
-            let slot = Slot { table: base, index, level, geometry };
-            let start = span.start.wrapping_add((index as u64) << geometry.shift(level));
-            let span = Span { start, since: span.since.max(since), ..span };
-            let id = self.open(now, slot, span, bits, entry, cut);
+        for (slot, old, since) in cacheable(base, table) {
+            let span = Span { start: slot.start(span.start), since: span.since.max(since), ..span };
+            let id = self.open(now, slot, span, old, cut);
             // A table may link itself, or one above: what is followed at another level is not followed here.
-            if let Descriptor::Table(next) = entry
-                && self.shadow.table(next.next).is_some_and(|child| child.level == level + 1)
+            if let Some(next) = old.1.next()
+                && self.shadow.table(next).is_some_and(|child| child.level == slot.level + 1)
             {
-                self.cut_off(now, next.next, span, Cut { through: id.or(cut.through), ..cut });
+                self.cut_off(now, next, span, Cut { through: id.or(cut.through), ..cut });
             }
         }
     }
@@ -439,20 +480,15 @@ impl Model {
         // A PE may come back again and again.
         self.residues.forget_ended_children(above);
         let Some(residue) = self.residues.get(above) else { return };
-        let Descriptor::Table(next) = residue.what.entry else { return };
+        let Some(next) = residue.what.entry.next() else { return };
         let what = residue.what;
         let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes };
-        let Some(table) = self.shadow.table(next.next).filter(|table| table.level == what.level + 1) else { return };
-        let (level, geometry) = (table.level, table.geometry);
-        let inside: Vec<(usize, u64, Descriptor)> = (0..table.entries.len())
-            .map(|index| (index, table.entries[index], table.descriptor(index)))
-            .filter(|(.., entry)| entry.is_cacheable())
-            .collect();
+        let Some(table) = self.shadow.table(next).filter(|table| table.level == what.level + 1) else { return };
+        let inside = cacheable(next, table);
         let child = |id: ResidueId| self.residues.get(id).map(|it| (it.what.start, (it.what.entry, id)));
         let known: FastMap<u64, _> = self.residues.children(above).into_iter().filter_map(child).collect();
-        for (index, bits, entry) in inside {
-            let slot = Slot { table: next.next, index, level, geometry };
-            let start = what.start.wrapping_add((index as u64) << geometry.shift(level));
+        for (slot, old, _) in inside {
+            let (start, (_, entry)) = (slot.start(what.start), old);
             let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
@@ -462,7 +498,7 @@ impl Model {
                 }
                 None => {
                     let span = Span { context: what.context, space: what.space, start, since: 0 };
-                    let child = self.open(now, slot, span, bits, entry, cut);
+                    let child = self.open(now, slot, span, old, cut);
                     child.inspect(|child| self.residues.cut_off_like(*child, above))
                 }
             };
@@ -498,8 +534,7 @@ impl Model {
         now: &mut Now<'_, W>,
         slot: Slot,
         span: Span,
-        bits: u64,
-        entry: Descriptor,
+        (bits, entry): (u64, Descriptor),
         cut: Cut,
     ) -> Option<ResidueId> {
         let mut holders = self.shadow.holders(span.context, &entry, span.since);
@@ -526,8 +561,8 @@ impl Model {
         if let Some(context) = self.shadow.context_mut(span.context) {
             context.open += 1;
         }
-        if let Descriptor::Table(table) = entry
-            && let Some(child) = self.shadow.table_mut(table.next)
+        if let Some(next) = entry.next()
+            && let Some(child) = self.shadow.table_mut(next)
         {
             child.residues.insert(id);
         }
@@ -543,11 +578,11 @@ impl Model {
 
     /// A residue has ended: the table it led to may be nobody's now.
     pub(super) fn closed<W: World>(&mut self, world: &mut W, id: ResidueId, residue: &Residue) {
-        if let Descriptor::Table(table) = residue.what.entry
-            && let Some(child) = self.shadow.table_mut(table.next)
+        if let Some(next) = residue.what.entry.next()
+            && let Some(child) = self.shadow.table_mut(next)
         {
             child.residues.remove(&id);
-            self.forget_if_clean(world, table.next);
+            self.forget_if_clean(world, next);
         }
         if let Some(context) = self.shadow.context_mut(residue.what.context) {
             context.open = context.open.saturating_sub(1);

@@ -1,7 +1,7 @@
 //! Verdicts: from a residue that has become an error to the story of it.
 
 use super::access::Condemned;
-use super::tables::Slot;
+use super::tables::Edit;
 use super::{MAX_TOLD, Model, Now, Told};
 use crate::descriptor::Descriptor;
 use crate::effect::Effect;
@@ -133,7 +133,7 @@ impl Model {
     /// Another table residue that leads some of `pes` to what was removed: one of an older entry for the same table.
     fn another_way(&self, what: &Removed, pes: PeSet) -> Option<ResidueId> {
         let table = self.shadow.table(what.table)?;
-        let start = what.start.wrapping_sub((what.index as u64) << what.shift());
+        let start = what.table_start();
         let leads = |id: &ResidueId| {
             let above = self.residues.get(*id).filter(|above| above.pes() & pes != 0);
             above.is_some_and(|above| (above.what.context, above.what.start) == (what.context, start))
@@ -141,14 +141,8 @@ impl Model {
         table.leading_here().into_iter().find(leads)
     }
 
-    pub(super) fn live_change<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        slot: Slot,
-        span: Span,
-        old: (u64, Descriptor),
-        new: (u64, Descriptor),
-    ) {
+    pub(super) fn live_change<W: World>(&mut self, now: &mut Now<'_, W>, edit: &Edit, span: Span) {
+        let Edit { slot, old, new } = *edit;
         let holders = self.shadow.holders(span.context, &old.1, span.since);
         let size = slot.geometry.size(slot.level);
         let site = now.site();

@@ -6,7 +6,7 @@ use super::store::{List, bury};
 use super::{Ids, Residue, ResidueId, Residues, Tag, list};
 use crate::blind::Help;
 use crate::descriptor::Descriptor;
-use crate::effect::{Effect, Selection};
+use crate::effect::{Effect, Selection, completes};
 use crate::geometry::Space;
 use crate::machine::PeSet;
 use crate::report::Site;
@@ -114,16 +114,13 @@ impl Residues {
         let last = self.published.get(pe).map_or(0, |published| published[dsb.domain() as usize]);
         for id in ids {
             let Some(residue) = self.slab.get(id) else { continue };
-            let completes = residue.holders.iter().flat_map(|holder| &holder.in_flight).any(|tlbi| {
-                let domain = tlbi.op.scope.domain();
-                let enough = if tlbi.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
-                tlbi.issuer == pe && enough
-            });
+            let mut in_flight = residue.holders.iter().flat_map(|holder| &holder.in_flight);
+            let awaited = in_flight.any(|tlbi| tlbi.issuer == pe && completes(dsb, &tlbi.op));
             let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
             let read = self.cuts.get(&residue.what.cut).is_some_and(read);
             let written = residue.lower.map_or(residue.written, |lower| lower.written);
             let orders = dsb.covers_stores() && (written > last || read);
-            self.mark(id, completes, Help::Complete);
+            self.mark(id, awaited, Help::Complete);
             self.mark(id, orders, Help::Order);
         }
     }
@@ -148,8 +145,7 @@ impl Residues {
             refillable: above.iter().fold(0, held),
             left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
             in_run: in_run(residue, shadow),
-            ordered: self.is_ordered(residue, domain, issuer)
-                && above.iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer)),
+            ordered: self.is_ordered_from_above(residue, &above, shadow, domain, issuer),
         }
     }
 
@@ -286,7 +282,7 @@ impl Residues {
                 }
             }
             let space = residue.what.space;
-            if residue.holders.iter().all(|holder| holder.pes == 0) {
+            if residue.pes() == 0 {
                 closed.extend(self.retire(id).map(|residue| (id, residue)));
                 self.cleaned += 1;
                 return false;
@@ -310,15 +306,15 @@ impl Residues {
         closed
     }
 
-    /// A PE holds nothing of a context under a tag any more, by whatever way.
-    pub fn release(&mut self, ids: &[ResidueId], tag: Tag, pes: PeSet) -> Closed {
+    /// PEs hold nothing of some residues any more, by whatever way: under a tag, or under any (`None`).
+    pub fn release(&mut self, ids: &[ResidueId], tag: Option<Tag>, pes: PeSet) -> Closed {
         let mut closed = Closed::new();
         for &id in ids {
             let Some(residue) = self.slab.get_mut(id) else { continue };
-            for holder in residue.holders.iter_mut().filter(|holder| holder.tag == tag) {
+            for holder in residue.holders.iter_mut().filter(|holder| tag.is_none_or(|tag| holder.tag == tag)) {
                 holder.pes &= !pes;
             }
-            if residue.holders.iter().all(|holder| holder.pes == 0) {
+            if residue.pes() == 0 {
                 closed.extend(self.retire(id).map(|residue| (id, residue)));
             }
         }
@@ -326,17 +322,9 @@ impl Residues {
     }
 
     /// PEs hold nothing at all any more.
-    pub fn forget(&mut self, pes: PeSet) -> Vec<(ResidueId, Box<Residue>)> {
+    pub fn forget(&mut self, pes: PeSet) -> Closed {
         let ids: Vec<ResidueId> = self.iter().map(|(id, _)| id).collect();
-        let mut closed = Vec::new();
-        for id in ids {
-            let Some(residue) = self.slab.get_mut(id) else { continue };
-            residue.holders.iter_mut().for_each(|holder| holder.pes &= !pes);
-            if residue.pes() == 0 {
-                closed.extend(self.retire(id).map(|residue| (id, residue)));
-            }
-        }
-        closed
+        self.release(&ids, None, pes)
     }
 
     /// Residues of an ASID.
@@ -429,7 +417,7 @@ impl Residue {
                 Tag::Global => return Err(Cause::GlobalSurvives),
                 _ => return Err(Cause::WrongAsid),
             },
-            Selection::Addresses { asid, leaf_only, hint, .. } => {
+            Selection::Addresses { asid, first, size, leaf_only, hint, .. } => {
                 match (asid, tag) {
                     // Invalidation by IPA leaves combined entries.
                     (_, Tag::Combined) => return Err(Cause::WrongAsid),
@@ -449,10 +437,7 @@ impl Residue {
                 if hint.misses(&self.what.geometry, self.what.level, self.is_table()) {
                     return Err(Cause::WrongTtl);
                 }
-                if let Selection::Addresses { first, size, .. } = effect.selection
-                    && hint.range.is_some()
-                    && !self.overlaps(first, size)
-                {
+                if hint.range.is_some() && !self.overlaps(first, size) {
                     return Err(Cause::WrongRange);
                 }
             }
@@ -490,13 +475,12 @@ impl Residue {
                 if tlbi.issuer != pe {
                     return true;
                 }
-                let domain = tlbi.op.scope.domain();
-                let completes = if tlbi.op.nxs { dsb.completes_nxs_tlbi(domain) } else { dsb.completes_tlbi(domain) };
-                if completes {
+                let done = completes(dsb, &tlbi.op);
+                if done {
                     *pes &= !tlbi.reach;
                 }
-                still |= !completes;
-                !completes
+                still |= !done;
+                !done
             });
         }
         (still, held_before && self.pes() >> pe & 1 == 0)

@@ -106,6 +106,11 @@ impl Removed {
         self.table.wrapping_add(self.index as u64 * 8)
     }
 
+    /// First input address that its whole table translates.
+    pub fn table_start(&self) -> u64 {
+        self.start.wrapping_sub((self.index as u64) << self.shift())
+    }
+
     /// log2 of the bytes that it translates.
     #[inline]
     pub fn shift(&self) -> u32 {
@@ -275,7 +280,6 @@ impl Residues {
         self.opened += 1;
         let (space, start, shift, cut, through) = (what.space, what.start, what.shift(), what.cut, what.through);
         let frame = leads_to(&what);
-        let tags = holders.len();
         let holders = holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
         let id = self.slab.insert(Residue {
             what,
@@ -292,8 +296,8 @@ impl Residues {
         });
         put(&mut self.by_span, (space, start, shift as u8), id);
         push(&self.slab, self.by_space.entry(space).or_default(), id);
-        for n in 0..tags {
-            if let Some(Tag::Asid(asid)) = self.slab.get(id).and_then(|r| r.holders.get(n)).map(|h| h.tag) {
+        for holder in self.slab.get(id).iter().flat_map(|residue| &residue.holders) {
+            if let Tag::Asid(asid) = holder.tag {
                 push(&self.slab, self.by_asid.entry((space, asid)).or_default(), id);
             }
         }

@@ -113,7 +113,7 @@ impl Residues {
     }
 
     /// R4: whether some DSB has made a store that cut the residue off visible to walkers within `domain`.
-    pub(super) fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
+    fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
         let Residue { writer, born, written, lower, .. } = *residue;
         let upper = CutOff { slot: residue.what.cut, writer, since: born, written };
         [Some(upper), lower].into_iter().flatten().any(|cut| self.is_visible(cut, domain, issuer))
@@ -152,24 +152,27 @@ impl Residues {
         let in_run = || stands_in_run(residue, shadow) && !is_linked_here(residue, shadow);
         let hangs = what.through.is_some() && !gone || in_run();
         let Some(table) = shadow.table(what.table).filter(|_| hangs) else { return SmallVec::new() };
-        let start = what.start.wrapping_sub((what.index as u64) << what.shift());
+        let start = what.table_start();
         let leads = |above: &&Residue| {
             above.what.level < what.level && (above.what.context, above.what.start) == (what.context, start)
         };
         table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
     }
 
-    /// R4 for an entry and for every table residue that leads to it: from one that stays the entry would come back.
+    /// R4 for an entry and for every table residue `above` it: from one that stays the entry would come back.
     pub(super) fn is_ordered_from_above(
         &self,
         residue: &Residue,
+        above: &[&Residue],
         shadow: &Shadow,
         domain: Domain,
         issuer: usize,
     ) -> bool {
-        let above = self.above(residue, shadow, domain, issuer);
-        self.is_ordered(residue, domain, issuer)
-            && above.iter().all(|it| self.is_ordered_from_above(it, shadow, domain, issuer))
+        let from_above = |it: &&Residue| {
+            let above = self.above(it, shadow, domain, issuer);
+            self.is_ordered_from_above(it, &above, shadow, domain, issuer)
+        };
+        self.is_ordered(residue, domain, issuer) && above.iter().all(from_above)
     }
 }
 

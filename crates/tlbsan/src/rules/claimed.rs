@@ -17,10 +17,7 @@ pub fn frame_freed(shadow: &Shadow, residues: &Residues, bbm: u8, pa: u64, size:
         let pages = (pa & !0xfff..pa.saturating_add(size)).step_by(0x1000);
         ids.extend(pages.filter_map(|page| shadow.table(page)).flat_map(|table| &table.residues));
     } else {
-        let table = |residue: &Residue| match residue.what.entry {
-            Descriptor::Table(table) => table.next >= pa && table.next - pa < size,
-            _ => false,
-        };
+        let table = |residue: &Residue| residue.what.entry.next().is_some_and(|next| next >= pa && next - pa < size);
         ids.extend(residues.iter().filter(|(_, residue)| table(residue)).map(|(id, _)| id));
     }
     stale(shadow, residues, bbm, ids)
