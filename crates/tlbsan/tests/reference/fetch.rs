@@ -53,11 +53,11 @@ impl Reference {
             let own = domain == Domain::NonShareable && by == pe;
             let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
             let own_tlbi = self.executed.last().is_some_and(|it| it.at == self.now && it.pe == store.pe);
-            let handed_over = || !own_tlbi && self.executed.iter().rev().any(|it| it.pe == by && it.at > at);
+            let handed_over = || !own_tlbi && self.executed.iter().any(|it| it.pe == by && it.at > at);
             at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
         let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
-        !later.any(|it| self.dsbs.iter().rev().any(|dsb| publishes(it, *dsb)))
+        !later.any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
     }
 
     /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;

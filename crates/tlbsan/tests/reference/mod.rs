@@ -259,6 +259,13 @@ impl Reference {
         self.linked.extend(linked.into_iter().map(|table| (table, self.now)));
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
+        // What nobody holds any more is no matter of order.
+        let slots: BTreeSet<u64> = self.stale.keys().map(|e| e.slot).collect();
+        self.unseen.retain(|it| slots.contains(&it.slot));
+        if slots.is_empty() {
+            self.dsbs.clear();
+            self.executed.retain(|it| !it.completed);
+        }
     }
 
     /// What any PE may hold.

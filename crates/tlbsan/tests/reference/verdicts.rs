@@ -10,9 +10,7 @@ impl Reference {
         let linked = self.linked();
         let old = self.value(slot);
         self.memory.insert(slot, (value, self.now));
-        if old & 1 == 1 || self.unseen.iter().any(|it| it.slot == slot) {
-            self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
-        }
+        self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
