@@ -256,8 +256,7 @@ impl Model {
         });
     }
 
-    /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them): each half is
-    /// told of once, by the first of them that something there uses.
+    /// Memory attributes that change under translations that may be cached (a field of MAIR may be cached with them).
     fn check_attributes<W: World>(&mut self, now: &mut Now<'_, W>, which: usize, place: usize, mair: Sysreg) {
         let pe = now.event.pe;
         let state = &mut self.pes[pe];
@@ -267,30 +266,32 @@ impl Model {
         let before = state.mair[which].replace((space, value));
         let Some((_, before)) = before.filter(|(other, _)| *other == space) else { return };
         let halves = [state.loaded[place], state.loaded[place + 1]];
-        for Loaded { root, asid, .. } in halves.into_iter().flatten() {
-            let used = |attribute: &usize| self.uses_attribute(root.table, *attribute as u8, &mut MAX_SEARCHED.clone());
-            let Some(attribute) = changed_attributes(before, value).find(used) else { continue };
-            let site = now.site();
-            let text = |value: u64| {
-                let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
-                report::Descriptor { bits: value, text }
-            };
-            self.verdict(report::Violation {
-                kind: Kind::LiveChange,
-                cause: Cause::NotBrokenFirst,
-                start: root.first_va(),
-                size: 1 << root.geometry.va_bits,
-                level: root.geometry.start_level,
-                table: false,
-                asids: vec![asid],
-                pes: vec![pe],
-                slot: root.table,
-                old: text(before),
-                new: text(value),
-                removed: (*site).clone(),
-                ..super::verdicts::blank(&site)
-            });
-        }
+        // One mistake, told of the first half that it concerns.
+        let used = |Loaded { root, asid, .. }: Loaded| {
+            let uses = |it: &usize| self.uses_attribute(root.table, *it as u8, &mut MAX_SEARCHED.clone());
+            changed_attributes(before, value).find(uses).map(|attribute| (attribute, root, asid))
+        };
+        let Some((attribute, root, asid)) = halves.into_iter().flatten().find_map(used) else { return };
+        let site = now.site();
+        let text = |value: u64| {
+            let text = format!("attribute {attribute} is {:#04x}", value >> (8 * attribute) & 0xff);
+            report::Descriptor { bits: value, text }
+        };
+        self.verdict(report::Violation {
+            kind: Kind::LiveChange,
+            cause: Cause::NotBrokenFirst,
+            start: root.first_va(),
+            size: 1 << root.geometry.va_bits,
+            level: root.geometry.start_level,
+            table: false,
+            asids: vec![asid],
+            pes: vec![pe],
+            slot: root.table,
+            old: text(before),
+            new: text(value),
+            removed: (*site).clone(),
+            ..super::verdicts::blank(&site)
+        });
     }
 
     fn uses_attribute(&self, table: u64, attribute: u8, budget: &mut usize) -> bool {

@@ -60,9 +60,9 @@ impl Reference {
         all.into_iter().map(|(e, pes)| Seen::new(Kind::Asid, &e, pes, None)).collect()
     }
 
-    /// MAIR: a field of it may be cached with the translations that use it. The halves in which one has changed that something there
-    /// uses.
-    fn changed_attributes(&mut self, pe: usize, roots: &[Entry]) -> Vec<Seen> {
+    /// MAIR: a field of it may be cached with the translations that use it. The first half in which one has changed that something
+    /// there uses.
+    fn changed_attributes(&mut self, pe: usize, roots: &[Entry]) -> Option<Seen> {
         let it = &mut self.pes[pe];
         let before = it.mair;
         let changes = |root: &&Entry| {
@@ -75,7 +75,7 @@ impl Reference {
             it.cached.keys().any(holds)
         };
         let seen = |root| Seen::new(Kind::LiveChange, root, [pe].into(), Some(Cause::NotBrokenFirst));
-        roots.iter().filter(changes).map(seen).collect()
+        roots.iter().filter(changes).collect::<Vec<_>>().first().map(|root| seen(root))
     }
 
     /// `pe` has accessed `va` at exception level `el`, and got to `pa`. Under stage 2 with the MMU of EL1&0 off.
