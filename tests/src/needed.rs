@@ -178,7 +178,7 @@ impl View {
         let tcr = TCR | if half == 1 { 1 << 7 | 1 << 22 } else { 1 << 23 };
         for pe in 0..4 {
             for (register, value) in [(Sysreg::TcrEl1, tcr), (Sysreg::SctlrEl1, 1)] {
-                told.event(&Event { pe, pc: 0, what: What::Sysreg(register, value) }, |_| 0);
+                told.event(Event { pe, pc: 0, what: What::Sysreg(register, value) }, |_| 0);
             }
         }
         let asid = if half == 1 { None } else { asid };
@@ -210,8 +210,8 @@ impl View {
     fn feed(&mut self, world: &impl World, pe: usize, what: What) {
         let event = Event { pe, pc: 0, what };
         let memory = |pa: u64| world.load(pa).unwrap_or(0);
-        let with = !self.told.event(&event, memory).is_empty();
-        let without = self.untold.as_mut().map(|untold| !untold.event(&event, memory).is_empty());
+        let with = !self.told.event(event, memory).is_empty();
+        let without = self.untold.as_mut().map(|untold| !untold.event(event, memory).is_empty());
         if self.outcome.is_none() && (with || without == Some(true)) {
             // A verdict that both come to says nothing about the instruction.
             self.outcome = Some(!with);
@@ -464,7 +464,7 @@ impl View {
     fn tell(&mut self, world: &impl World, pe: usize, what: What, with: bool) {
         let reference = if with { Some(&mut self.told) } else { self.untold.as_mut() };
         if let Some(reference) = reference {
-            reference.event(&Event { pe, pc: 0, what }, |pa| world.load(pa).unwrap_or(0));
+            reference.event(Event { pe, pc: 0, what }, |pa| world.load(pa).unwrap_or(0));
         }
         self.busy[pe] = true;
     }

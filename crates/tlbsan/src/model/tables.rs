@@ -169,10 +169,6 @@ impl Model {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }
 
-        let contiguous = |entry| matches!(entry, Descriptor::Leaf(leaf) if leaf.contiguous);
-        if change == Change::None && contiguous(before) && !contiguous(after) && after.is_cacheable() {
-            self.shadow.left_run(base, index, self.time);
-        }
         let (leaves, enters) = edit.tables();
         let gone = !after.is_cacheable();
         // What permits more agrees with what it replaces, and whoever holds that holds this. The same table leads to what it
@@ -278,9 +274,6 @@ impl Model {
             for id in outcome.healed {
                 if let Some(residue) = self.retire(now.world, id) {
                     self.still_hold(residue.what.context, residue.pes());
-                    if residue.what.in_run {
-                        self.shadow.left_run(residue.what.table, residue.what.index, self.time);
-                    }
                 }
             }
             // What this very store took out of the tables was replaced in place.
@@ -553,7 +546,6 @@ impl Model {
             start: span.start,
             bits,
             entry,
-            in_run: self.shadow.table(slot.table).is_some_and(|it| it.is_in_run(slot.index, &entry, span.since)),
             cut: cut.slot,
             through: cut.through,
         };

@@ -91,8 +91,6 @@ pub struct Removed {
     pub bits: u64,
     /// The old entry, decoded.
     pub entry: Descriptor,
-    /// Whether it is cached as part of a contiguous run.
-    pub in_run: bool,
     /// Physical address of the slot whose change took it out of the tables: its own, or that of a table above it.
     pub cut: u64,
     /// The table residue through which a walker may still reach it, if it is still in its (unlinked) table.

@@ -186,13 +186,11 @@ fn is_linked_here(residue: &Residue, shadow: &Shadow) -> bool {
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
 fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
     let (what, Descriptor::Leaf(old)) = (&residue.what, residue.what.entry) else { return false };
-    let Some(table) = shadow.table(what.table).filter(|_| what.in_run) else { return false };
+    let Some(table) = shadow.table(what.table).filter(|_| old.contiguous) else { return false };
     let run = what.geometry.run(what.level);
     let first = what.index & !(run - 1);
     (first..first + run).filter(|index| *index != what.index).any(|index| match table.descriptor(index) {
-        Descriptor::Leaf(other) if other.contiguous => {
-            Leaf { contiguous: old.contiguous, ..member(&other, index, what.index, residue.size()) } == old
-        }
+        Descriptor::Leaf(other) => member(&other, index, what.index, residue.size()) == old,
         _ => false,
     })
 }

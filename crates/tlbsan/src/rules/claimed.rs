@@ -79,7 +79,6 @@ fn says_the_same(shadow: &Shadow, residue: &Residue, bbm: u8) -> bool {
     let bits = table.entries.get(what.index).copied().unwrap_or(0);
     // The slot may stand in a table that is linked elsewhere by now.
     let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
-    what.through.is_none()
-        && permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged), bbm)
+    permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged), bbm)
         && shadow.spans(what.table, what.index).0.iter().any(here)
 }

@@ -123,14 +123,6 @@ impl Shadow {
         }
     }
 
-    /// From event `time` on an entry stands for what was cached as part of a contiguous run.
-    pub fn left_run(&mut self, base: u64, index: usize, time: u64) {
-        if let Some(table) = self.tables.get_mut(&base) {
-            table.out_of_run.retain(|(known, _)| *known != index);
-            table.out_of_run.push((index, time));
-        }
-    }
-
     /// Walkers may have found what is in a slot since event `time`, and not earlier.
     pub fn set_since(&mut self, base: u64, index: usize, time: u64) {
         if let Some(table) = self.tables.get_mut(&base)

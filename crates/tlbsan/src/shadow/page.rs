@@ -38,8 +38,6 @@ pub struct TablePage {
     pub(super) places: RefCell<Places>,
     /// Table residues that lead here.
     pub residues: FastSet<ResidueId>,
-    /// Entries that stand for what was cached as part of a contiguous run (FEAT_BBM level 3), and since which event.
-    pub(super) out_of_run: Vec<(usize, u64)>,
     /// Slots stored to since it was unlinked, and whether some store was of no use to a teardown.
     pub scrubbed: Option<Box<Scrub>>,
 }
@@ -49,7 +47,7 @@ impl TablePage {
     pub fn new(level: i8, geometry: Geometry, parent: Parent, entries: Box<[u64]>, time: u64) -> Self {
         let since = vec![time; entries.len()].into();
         let (parents, places, residues) = (vec![parent], RefCell::default(), FastSet::default());
-        Self { level, geometry, parents, entries, since, places, residues, out_of_run: Vec::new(), scrubbed: None }
+        Self { level, geometry, parents, entries, since, places, residues, scrubbed: None }
     }
 
     /// Who points at it; none: it is not linked.
@@ -67,12 +65,6 @@ impl TablePage {
     pub fn descriptor(&self, index: usize) -> Descriptor {
         let bits = self.entries.get(index).copied().unwrap_or(0);
         Descriptor::decode(bits, self.level, &self.geometry)
-    }
-
-    /// Whether what walkers may have found in a slot since event `since` is cached as part of a contiguous run.
-    pub fn is_in_run(&self, index: usize, entry: &Descriptor, since: u64) -> bool {
-        let lost = || self.out_of_run.iter().any(|(known, time)| *known == index && since <= *time);
-        matches!(entry, Descriptor::Leaf(leaf) if leaf.contiguous || lost())
     }
 
     /// Tables that the slots point at, with the slot's number.

@@ -146,7 +146,7 @@ impl Both {
     /// Hands an event to both. Whether there was a verdict.
     fn event(&mut self, ram: &mut Ram, event: &Event) -> Result<bool, String> {
         self.tally.events += 1;
-        let (expected, found) = (self.slow.event(event, |pa| ram.read(pa)), self.fast.event(ram, event));
+        let (expected, found) = (self.slow.event(*event, |pa| ram.read(pa)), self.fast.event(ram, event));
         if self.agree(&expected, &found) {
             return Ok(!expected.is_empty() || !found.is_empty());
         }

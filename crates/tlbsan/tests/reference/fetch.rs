@@ -49,12 +49,12 @@ impl Reference {
     /// the store was handed over to it, though not to the PE that stored. What goes for a store goes for every earlier one to its
     /// slot.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
-        let publishes = |store: &Unseen, (at, by, reach): (Time, usize, Domain)| {
+        let own_tlbi = self.executed.last().is_some_and(|it| it.at == self.now && it.pe == store.pe);
+        let publishes = |it: &Unseen, (at, by, reach): (Time, usize, Domain)| {
             let own = domain == Domain::NonShareable && by == pe;
-            let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
-            let own_tlbi = self.executed.last().is_some_and(|it| it.at == self.now && it.pe == store.pe);
+            let knows = it.knowers.get(&by).is_some_and(|since| *since < at);
             let handed_over = || !own_tlbi && self.executed.iter().any(|it| it.pe == by && it.at > at);
-            at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
+            at > it.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
         let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
         !later.any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
@@ -70,8 +70,15 @@ impl Reference {
         self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !it.removes(e)));
         self.fetch(domain, &before);
         let after = std::mem::replace(&mut self.pes, before);
-        let stays =
-            after.iter().enumerate().flat_map(|(pe, it)| it.cached.iter().map(move |(e, time)| ((pe, *e), *time)));
-        self.executed.last_mut().expect("the one just pushed").stays = stays.collect();
+        let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
+        let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
+        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads to
+        // its slot by now.
+        for (pe, it) in self.pes.iter().enumerate() {
+            let by = |e: &Entry, it: &Unseen| it.slot == e.slot && self.stale.get(e) == Some(&it.at) && !e.combined;
+            let removed = |e: &&Entry| self.unseen.iter().any(|it| by(e, it) && self.is_hidden(it, pe, domain));
+            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
+        }
+        self.executed.last_mut().expect("the one just pushed").stays = stays;
     }
 }

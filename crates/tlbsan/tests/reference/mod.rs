@@ -222,11 +222,10 @@ impl Reference {
     /// Handles an event; `memory` reads the 8 bytes at an address.
     ///
     /// Stores to all of memory are wanted, not only to tables.
-    pub(crate) fn event(&mut self, event: &Event, memory: impl Fn(u64) -> u64) -> Vec<Seen> {
+    pub(crate) fn event(&mut self, Event { pe, what, .. }: Event, memory: impl Fn(u64) -> u64) -> Vec<Seen> {
         self.now += 1;
-        let pe = event.pe;
         let mut verdicts = Vec::new();
-        match event.what {
+        match what {
             What::Store { pa, size } | What::Zero { pa, size } => {
                 let slots = (pa & !7..pa + size).step_by(8);
                 verdicts = slots.flat_map(|slot| self.store(pe, slot, memory(slot))).collect();
@@ -262,10 +261,8 @@ impl Reference {
         // What nobody holds any more is no matter of order.
         let slots: BTreeSet<u64> = self.stale.keys().map(|e| e.slot).collect();
         self.unseen.retain(|it| slots.contains(&it.slot));
-        if slots.is_empty() {
-            self.dsbs.clear();
-            self.executed.retain(|it| !it.completed);
-        }
+        self.dsbs.retain(|_| !slots.is_empty());
+        self.executed.retain(|it| !slots.is_empty() || !it.completed);
     }
 
     /// What any PE may hold.

@@ -5,7 +5,7 @@ use super::*;
 
 impl Reference {
     pub(super) fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
-        let before: BTreeMap<Entry, _> =
+        let before: BTreeMap<_, _> =
             self.held().into_iter().map(|e| (e, (self.is_gone(&e), self.meaning(&e)))).collect();
         let linked = self.linked();
         let old = self.value(slot);

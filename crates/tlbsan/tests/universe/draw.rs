@@ -162,8 +162,10 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
             setting.output(setting.frame(d.one_of(&[1, 1, 2])) + (number << setting.granule)) | leaf | setting.run()
         }
         _ => {
-            setting.output(d.one_of(&pages(setting)))
-                | (leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]))
+            // What FEAT_BBM level 3 lets lose its contiguous bit in place the model takes to have left its run.
+            let keeps = if setting.bbm == 3 { setting.run() } else { 0 };
+            let page = leaf ^ d.one_of(&[0, 0, 1 << 10, 1 << 7, 1 << 55, 1 << 2, 1 << 52, 2]);
+            setting.output(d.one_of(&pages(setting))) | page | keeps
         }
     }
 }
