@@ -13,7 +13,7 @@ impl Reference {
     pub(super) fn synchronised(&mut self, pe: usize) -> Vec<Seen> {
         let it = &mut self.pes[pe];
         let old = roots(&it.effective);
-        (it.effective, it.settled) = (it.written, Vec::new());
+        (it.effective, it.settled) = (it.written, BTreeSet::new());
         let new = roots(&it.effective);
         self.roots.extend(&new);
         let loaded: Vec<&Entry> = new.iter().filter(|root| !old.contains(root)).collect();

@@ -159,7 +159,7 @@ struct Pe {
     /// What it may hold, and when it could last have fetched that.
     cached: BTreeMap<Entry, Time>,
     /// What its own invalidations have removed since it was synchronised.
-    settled: Vec<Entry>,
+    settled: BTreeSet<Entry>,
     /// MAIR as translations of either regime may be cached with it, and to what they belong.
     mair: [Option<(u64, Space)>; 2],
     /// The reset since which its TLB holds UNKNOWN entries, of EL1&0 and of EL2's regimes.
