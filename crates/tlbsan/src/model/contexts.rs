@@ -14,9 +14,6 @@ use crate::shadow::{MAX_CONTEXTS, Parent};
 use crate::walk::walk;
 use tlbsan_hint::{Cause, Kind};
 
-/// Tables that are looked through for the use of an attribute.
-const MAX_SEARCHED: usize = 4096;
-
 impl Model {
     /// A context synchronisation event: register writes take effect.
     pub(super) fn synchronise<W: World>(&mut self, now: &mut Now<'_, W>) {
@@ -268,7 +265,7 @@ impl Model {
         let halves = [state.loaded[place], state.loaded[place + 1]];
         // One mistake, told of the first half that it concerns.
         let used = |Loaded { root, asid, .. }: Loaded| {
-            let uses = |it: &usize| self.uses_attribute(root.table, *it as u8, &mut MAX_SEARCHED.clone());
+            let uses = |it: &usize| self.shadow.has_leaf(root.table, |leaf| usize::from(leaf.attr_index) == *it);
             changed_attributes(before, value).find(uses).map(|attribute| (attribute, root, asid))
         };
         let Some((attribute, root, asid)) = halves.into_iter().flatten().find_map(used) else { return };
@@ -292,20 +289,6 @@ impl Model {
             removed: (*site).clone(),
             ..super::verdicts::blank(&site)
         });
-    }
-
-    fn uses_attribute(&self, table: u64, attribute: u8, budget: &mut usize) -> bool {
-        let Some(left) = budget.checked_sub(1) else { return true };
-        *budget = left;
-        let Some(table) = self.shadow.table(table) else { return false };
-        (0..table.entries.len()).any(|index| match table.descriptor(index) {
-            Descriptor::Leaf(leaf) => leaf.attr_index == attribute,
-            // A table that leads to itself is followed at one level.
-            Descriptor::Table(next) if self.shadow.table(next.next).is_some_and(|it| it.level == table.level + 1) => {
-                self.uses_attribute(next.next, attribute, budget)
-            }
-            _ => false,
-        })
     }
 
     /// R3: after a completed invalidation of its identifier, a PE holds only what it has loaded.
@@ -386,7 +369,7 @@ impl Model {
             return;
         }
         let (root, globals) = (context.root.table, context.globals.held);
-        if globals == 0 || !self.shadow.has_globals(id) {
+        if globals == 0 || !self.shadow.has_leaf(root, |leaf| !leaf.non_global) {
             self.shadow.drop_context(id);
             self.unlink(world, root, Parent::Root(id));
         }

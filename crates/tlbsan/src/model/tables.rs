@@ -377,7 +377,7 @@ impl Model {
                 self.shadow.link(base, parent);
                 self.permit(base, &geometry);
             } else {
-                self.notice(format!("the table at {base:#x} is linked at two levels: followed at one of them only"));
+                self.notice(format!("the table at {base:#x} is linked in two ways: followed as it was first"));
             }
             return;
         }

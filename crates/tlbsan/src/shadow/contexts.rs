@@ -1,7 +1,7 @@
 //! Contexts: the roots that PEs have loaded, and who may hold what was read through them (R3).
 
 use super::{Parent, Shadow, TablePage};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::geometry::Space;
 use crate::machine::{Loaded, PeSet, Root};
 use crate::residue::{Holders, Tag};
@@ -10,6 +10,9 @@ use crate::residue::{Holders, Tag};
 pub const MAX_CONTEXTS: usize = 1 << 14;
 /// Tags that a context is followed under; more are held under any ASID.
 const MAX_TAGS: usize = 16;
+
+/// Tables that are looked through for a leaf.
+const MAX_SEARCHED: usize = 4096;
 
 /// Names a context; never used twice.
 pub type ContextId = usize;
@@ -191,21 +194,21 @@ impl Shadow {
         held
     }
 
-    /// Whether the context's tables hold a global leaf. With a limit to the search: then they count as such that do.
-    pub fn has_globals(&self, id: ContextId) -> bool {
-        self.context(id).is_some_and(|context| self.finds_global(context.root.table, &mut 4096))
+    /// Whether the tables below a root hold such a leaf. With a limit to the search: then they count as such that do.
+    pub fn has_leaf(&self, root: u64, is: impl Fn(&Leaf) -> bool) -> bool {
+        self.finds_leaf(root, &is, &mut MAX_SEARCHED.clone())
     }
 
-    fn finds_global(&self, base: u64, budget: &mut usize) -> bool {
+    fn finds_leaf(&self, base: u64, is: &impl Fn(&Leaf) -> bool, budget: &mut usize) -> bool {
         let Some(left) = budget.checked_sub(1) else { return true };
         *budget = left;
         let Some(table) = self.tables.get(&base) else { return false };
+        // A table that leads to itself is followed at one level.
+        let deeper = |next: u64| self.tables.get(&next).is_some_and(|child| child.level > table.level);
         (0..table.entries.len()).any(|index| match table.descriptor(index) {
-            Descriptor::Table(next) => {
-                self.tables.get(&next.next).is_some_and(|child| child.level > table.level)
-                    && self.finds_global(next.next, budget)
-            }
-            entry => entry.is_cacheable() && entry.is_global(),
+            Descriptor::Leaf(leaf) => is(&leaf),
+            Descriptor::Table(next) => deeper(next.next) && self.finds_leaf(next.next, is, budget),
+            Descriptor::Nothing => false,
         })
     }
 
