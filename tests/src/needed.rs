@@ -212,6 +212,11 @@ impl View {
         let memory = |pa: u64| world.load(pa).unwrap_or(0);
         let with = !self.told.event(event, memory).is_empty();
         let without = self.untold.as_mut().map(|untold| !untold.event(event, memory).is_empty());
+        if let What::Dsb(_) = what {
+            // Without accesses R6 is no question: what was removed need not be remembered until the PE is synchronised.
+            let isb = Event { pe, pc: 0, what: What::Isb };
+            self.untold.iter_mut().chain([&mut self.told]).for_each(|it| _ = it.event(isb, memory));
+        }
         if self.outcome.is_none() && (with || without == Some(true)) {
             // A verdict that both come to says nothing about the instruction.
             self.outcome = Some(!with);
