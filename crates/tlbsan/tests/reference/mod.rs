@@ -203,7 +203,7 @@ pub(crate) struct Reference {
     told: BTreeSet<Entry>,
     /// Since when each entry has been gone from the tables.
     stale: BTreeMap<Entry, Time>,
-    /// When each table was last linked.
+    /// When each table was last linked: before which store.
     linked: BTreeMap<(u64, u64), Time>,
 }
 
@@ -254,8 +254,6 @@ impl Reference {
     /// Fetches whatever can be fetched, and notes what is stale.
     fn settle(&mut self) {
         self.fetch(Domain::NonShareable, &self.pes.clone());
-        let linked = self.linked();
-        self.linked.extend(linked.into_iter().map(|table| (table, self.now)));
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
         // What nobody holds any more is no matter of order.

@@ -8,6 +8,7 @@ impl Reference {
         let before: BTreeMap<_, _> =
             self.held().into_iter().map(|e| (e, (self.is_gone(&e), self.meaning(&e)))).collect();
         let linked = self.linked();
+        self.linked.extend(linked.iter().map(|table| (*table, self.now)));
         let old = self.value(slot);
         self.memory.insert(slot, (value, self.now));
         self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
