@@ -43,7 +43,7 @@ run-linux: linux
 	$(TLBSAN) run $(OPTIONS) -- -M virt -cpu $(CPU) -smp $(CPUS) -m 1G -nographic -nic none -no-reboot \
 	    -kernel $(OUT)/linux/kernel -initrd $(OUT)/linux/initramfs -append "console=ttyAMA0 panic=-1 quiet"
 
-## test-linux: a stock Linux is silent, and what it needs is missed when withheld (about 10 minutes; docs/linux.md)
+## test-linux: a stock Linux is silent, and what it needs is missed when withheld (about 20 minutes; docs/linux.md)
 test-linux: linux
 	cargo test --release -p system-tests --test linux -- --test-threads=1 --nocapture
 
