@@ -72,12 +72,15 @@ impl Reference {
         let after = std::mem::replace(&mut self.pes, before);
         let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
         let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
-        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads to
-        // its slot by now.
+        // And what was removed by a store that the walker may not have seen yet, if its own slot may still say it: R4 asks for the
+        // order of that store, whatever leads there by now.
         for (pe, it) in self.pes.iter().enumerate() {
-            let by = |e: &Entry, it: &Unseen| it.slot == e.slot && self.stale.get(e) == Some(&it.at) && !e.combined;
-            let removed = |e: &&Entry| self.unseen.iter().any(|it| by(e, it) && self.is_hidden(it, pe, domain));
-            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
+            let hidden: Vec<&Unseen> = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain)).collect();
+            let says_it = |e: &Entry| Descriptor::decode(self.value(e.slot), e.level, &e.root.geometry) == e.says;
+            let is_there = |e: &Entry| says_it(e) || hidden.iter().any(|it| it.slot == e.slot);
+            let by_it = |e: &Entry| hidden.iter().any(|it| self.stale.get(e) == Some(&it.at));
+            let removed = it.cached.keys().filter(|e| !e.combined && by_it(e) && is_there(e));
+            stays.extend(removed.map(|e| ((pe, *e), at)));
         }
         self.executed.last_mut().expect("the one just pushed").stays = stays;
     }

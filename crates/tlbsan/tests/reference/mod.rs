@@ -257,10 +257,9 @@ impl Reference {
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
         // What nobody holds any more is no matter of order.
-        let slots: BTreeSet<u64> = self.stale.keys().map(|e| e.slot).collect();
-        self.unseen.retain(|it| slots.contains(&it.slot));
-        self.dsbs.retain(|_| !slots.is_empty());
-        self.executed.retain(|it| !slots.is_empty() || !it.completed);
+        self.unseen.retain(|it| self.stale.iter().any(|(e, since)| e.slot == it.slot || *since == it.at));
+        self.dsbs.retain(|_| !self.stale.is_empty());
+        self.executed.retain(|it| !self.stale.is_empty() || !it.completed);
     }
 
     /// What any PE may hold.

@@ -25,7 +25,6 @@ pub(super) fn names(registers: &Registers, op: &Op, e: &Entry) -> bool {
 pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
     let field = |at: u32, bits: u32| op.operand() >> at & ((1 << bits) - 1);
     let address = |bits: u32| ((op.operand() << (64 - bits)) as i64 >> (64 - bits)) as u64;
-    let geometry = &e.root.geometry;
     let other_asid = e.asid.is_some_and(|it| u64::from(it) != field(48, 16));
     let (by_asid, is_range) = match op.target {
         Target::Va { asid, .. } => (asid.is_some(), false),
@@ -38,7 +37,7 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
     };
     // TG counts in steps of 2 from 4 KiB, which is 1. BaseADDR has fixed units under LPA2; NUM and SCALE count pages.
     let (tg, page) = (field(46, 2), 10 + 2 * field(46, 2));
-    let units = if geometry.wide { 16 } else { page };
+    let units = if e.root.geometry.wide { 16 } else { page };
     let (first, size, level) = match is_range {
         false => (address(44) << 12, 1 << 12, field(44, 2)),
         true => (address(37) << units, (field(39, 5) + 1) << (5 * field(44, 2) + 1 + page), field(37, 2)),
@@ -47,8 +46,8 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
     // a range, which must begin where an entry of that level can.
     let hinted = is_range || tg != 0 && level != 0;
     let named = if e.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
-    let begins = !is_range || first.is_multiple_of(geometry.size(level as i8));
-    let fits = !hinted || tg == u64::from(geometry.tg()) && (level == 0 || named && begins);
+    let begins = !is_range || first.is_multiple_of(e.root.geometry.size(level as i8));
+    let fits = !hinted || tg == u64::from(e.root.geometry.tg()) && (level == 0 || named && begins);
     // What stage 1 was combined with goes with the address, whatever else the operation says.
     let reasons = [
         (first.wrapping_sub(e.va) >= e.size() && e.va.wrapping_sub(first) >= size, Cause::WrongRange),
