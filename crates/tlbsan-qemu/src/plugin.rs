@@ -406,6 +406,8 @@ impl Plugin {
         let kind = if store { AccessKind::Store } else { AccessKind::Load };
         if in_ram && let Some(el) = vcpu.exception_level(&self.api) {
             self.tell_pending(vcpu);
+            // Of a guest that was just entered, it may be the first thing of interest.
+            self.tell_level(vcpu, pc);
             self.send(vcpu, vcpu.pc(&self.api, pc), What::Access { va, pa, kind, el });
         }
     }

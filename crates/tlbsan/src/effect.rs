@@ -53,7 +53,7 @@ pub enum Selection {
 pub struct Hint {
     /// The granule as operands name it, 1..=3; 0: nothing is said.
     pub tg: u8,
-    /// The level of the leaf entry; `None`: nothing is said.
+    /// What stands for the level of the leaf entry; `None`: nothing is said.
     pub level: Option<i8>,
     /// Whether the operation is one by range, and where it begins.
     pub range: Option<u64>,
@@ -152,11 +152,7 @@ fn asid_of(space: Space, asid: Option<tlbi::Asid>) -> Option<u16> {
 }
 
 fn hint(ttl: u8) -> Hint {
-    // TG 0: no hint at all.
-    let tg = ttl >> 2 & 3;
-    // Level 0 is reserved without FEAT_LPA2, and nobody gives it: no hint.
-    let level = (tg != 0 && ttl & 3 != 0).then_some((ttl & 3) as i8);
-    Hint { tg: if level.is_some() { tg } else { 0 }, level, range: None }
+    Hint { tg: ttl >> 2 & 3, level: Some((ttl & 3) as i8), range: None }
 }
 
 fn range_hint(pages: &tlbi::op::Pages, first: u64) -> Hint {
@@ -169,19 +165,51 @@ fn range_hint(pages: &tlbi::op::Pages, first: u64) -> Hint {
     Hint { tg, level: pages.level().map(tlbi::Level::number), range: Some(first) }
 }
 
+/// Levels at which a granule has no leaves are reserved, and taken for no hint; FEAT_LPA2 (`wide`: in use) adds two.
+fn is_reserved(tg: u8, level: i8, wide: bool) -> bool {
+    match (tg, level) {
+        (1, 0) | (2, 1) => !wide,
+        _ => level == 0,
+    }
+}
+
 impl Hint {
     /// Whether the hint lets the operation pass by an entry of such tables: a leaf at another level, or a table at or below
     /// the level of the leaf.
     pub fn misses(&self, geometry: &Geometry, level: i8, is_table: bool) -> bool {
-        if self.tg == 0 {
+        let hint = self.level.filter(|hint| !is_reserved(self.tg, *hint, geometry.wide));
+        // TG 0 is no hint at all; nor is TG alone, but for a range.
+        if self.tg == 0 || (hint.is_none() && self.range.is_none()) {
             return false;
         }
         if self.tg != geometry.tg() {
             return true;
         }
-        let Some(hint) = self.level else { return false };
+        let Some(hint) = hint else { return false };
         // A range must begin where an entry of that level can.
         let misaligned = self.range.is_some_and(|first| first & (geometry.size(hint) - 1) != 0);
         misaligned || if is_table { hint <= level } else { hint != level }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_without_leaves_are_no_hint() {
+        let narrow = |shift| Geometry::stage1(shift, 48).expect("a geometry");
+        let wide = |shift| Geometry { wide: true, ..narrow(shift) };
+        // An operation for leaves of the level in the TTL, at a leaf of level 3: what is no hint removes that.
+        let passes_by = |tg: u8, level: u8, geometry: Geometry| hint(tg << 2 | level).misses(&geometry, 3, false);
+        for (tg, shift) in [(1, 12), (2, 14), (3, 16)] {
+            assert!(!passes_by(0, 1, narrow(shift)), "no TG");
+            assert!(!passes_by(tg, 3, narrow(shift)) && passes_by(tg, 2, narrow(shift)));
+            assert!(!passes_by(tg, 0, narrow(shift)), "level 0 of TG {tg}");
+        }
+        assert_eq!([1, 2, 3].map(|tg| passes_by(tg, 1, narrow(10 + 2 * tg))), [true, false, true], "blocks of level 1");
+        // FEAT_LPA2: 512 GiB with pages of 4 KiB, 64 GiB with 16 KiB.
+        assert!(passes_by(1, 0, wide(12)) && passes_by(2, 1, wide(14)) && !passes_by(2, 0, wide(14)));
+        assert!(!hint(1 << 2).misses(&wide(12), 0, false), "the block that is meant");
     }
 }

@@ -335,34 +335,6 @@ impl Features {
     }
 }
 
-impl Pe {
-    /// The operation as a hypervisor lets EL1 execute it: HCR_EL2.FB makes local ones broadcast.
-    pub fn forced(&self, op: Op) -> Op {
-        let broadcast = self.el == 1 && self.effective.hcr(HCR_FB) && op.regime == Regime::El10;
-        if broadcast && op.scope == Scope::Local { Op { scope: Scope::Inner, ..op } } else { op }
-    }
-
-    /// The barrier as it makes EL1 and EL0 execute it: HCR_EL2.BSU is how far it reaches at least.
-    pub fn upgraded(&self, dsb: Dsb) -> Dsb {
-        let bsu = self.effective.get(Sysreg::HcrEl2) >> HCR_BSU & 3;
-        let least = match bsu {
-            1 => Domain::InnerShareable,
-            2 => Domain::OuterShareable,
-            3 => Domain::System,
-            _ => return dsb,
-        };
-        if self.el > 1 || self.effective.is_host() || dsb.domain() >= least {
-            return dsb;
-        }
-        let wider = |it: &&Dsb| {
-            it.domain() == least
-                && (it.covers_loads(), it.covers_stores(), it.is_nxs())
-                    == (dsb.covers_loads(), dsb.covers_stores(), dsb.is_nxs())
-        };
-        Dsb::ALL.iter().find(wider).copied().unwrap_or(dsb)
-    }
-}
-
 /// One PE.
 #[derive(Clone, Debug)]
 pub struct Pe {
@@ -396,6 +368,34 @@ impl Default for Pe {
             mair: [None; 2],
             label: None,
         }
+    }
+}
+
+impl Pe {
+    /// The operation as a hypervisor lets EL1 execute it: HCR_EL2.FB makes local ones broadcast.
+    pub fn forced(&self, op: Op) -> Op {
+        let broadcast = self.el == 1 && self.effective.hcr(HCR_FB) && op.regime == Regime::El10;
+        if broadcast && op.scope == Scope::Local { Op { scope: Scope::Inner, ..op } } else { op }
+    }
+
+    /// The barrier as it makes EL1 and EL0 execute it: HCR_EL2.BSU is how far it reaches at least.
+    pub fn upgraded(&self, dsb: Dsb) -> Dsb {
+        let bsu = self.effective.get(Sysreg::HcrEl2) >> HCR_BSU & 3;
+        let least = match bsu {
+            1 => Domain::InnerShareable,
+            2 => Domain::OuterShareable,
+            3 => Domain::System,
+            _ => return dsb,
+        };
+        if self.el > 1 || self.effective.is_host() || dsb.domain() >= least {
+            return dsb;
+        }
+        let wider = |it: &&Dsb| {
+            it.domain() == least
+                && (it.covers_loads(), it.covers_stores(), it.is_nxs())
+                    == (dsb.covers_loads(), dsb.covers_stores(), dsb.is_nxs())
+        };
+        Dsb::ALL.iter().find(wider).copied().unwrap_or(dsb)
     }
 }
 

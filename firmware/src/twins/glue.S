@@ -17,6 +17,9 @@
 .equ PROGRAM,       112
 .equ CODE_OFFSET,   120
 .equ INSIDE,        128
+.equ GUEST_ROOT,    144
+.equ KERNEL,        152                         // its TTBR1_EL1
+.equ KERNEL_TCR,    160
 
     .section .text.twins, "ax"
 
@@ -145,7 +148,7 @@ at_el2:
     mrs     x28, elr_el2
     ldr     x0, [x23, #OWN_HCR]
     cmp     x2, #{GUEST}
-    b.eq    1f
+    b.hs    1f
     msr     hcr_el2, x0
     isb
     ldr     x0, [x23, #OWN_TCR_EL2]
@@ -166,11 +169,18 @@ at_el2:
     msr     vtcr_el2, x1
     ldr     x1, [x23, #ROOT]
     msr     vttbr_el2, x1
+    cmp     x2, #{GUEST_MMU_ON}
+    b.eq    4f
     mrs     x1, sctlr_el1
     bic     x1, x1, #1
     bic     x1, x1, #4
     msr     sctlr_el1, x1
-    msr     hcr_el2, x0
+    b       5f
+4:  ldr     x1, [x23, #OWN_TCR]
+    msr     tcr_el1, x1
+    ldr     x1, [x23, #GUEST_ROOT]
+    msr     ttbr0_el1, x1
+5:  msr     hcr_el2, x0
     isb
     adr     x17, 2f                             // into the guest, for a moment
     msr     elr_el2, x17
@@ -193,6 +203,12 @@ at_el2:
     msr     vttbr_el2, xzr
     ldr     x0, [x23, #OWN_SCTLR]
     msr     sctlr_el1, x0
+    ldr     x0, [x23, #RESERVED]
+    msr     ttbr0_el1, x0
+    ldr     x0, [x23, #KERNEL]
+    msr     ttbr1_el1, x0
+    ldr     x0, [x23, #KERNEL_TCR]
+    msr     tcr_el1, x0
     isb
     tlbi    alle1is
     tlbi    alle2is

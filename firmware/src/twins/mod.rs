@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::{
     asm::barrier,
-    registers::{ID_AA64MMFR1_EL1, SCTLR_EL1, TCR_EL1, TTBR0_EL1},
+    registers::{ID_AA64MMFR1_EL1, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1},
 };
 use tlbi::Features;
 use tlbsan_hint::{self as hint, Cause, Expected, Kind};
@@ -39,6 +39,7 @@ enum World {
     El2,
     El2Host,
     Guest,
+    GuestMmuOn,
 }
 
 /// What PEs must have for a sequence.
@@ -69,6 +70,7 @@ core::arch::global_asm!(
     FLAT = const World::El1Flat as u64,
     EL2 = const World::El2 as u64,
     GUEST = const World::Guest as u64,
+    GUEST_MMU_ON = const World::GuestMmuOn as u64,
 );
 include!(concat!(env!("OUT_DIR"), "/twins.rs"));
 
@@ -104,13 +106,18 @@ struct Machine {
     /// What makes a physical address of code the one that it is linked at.
     code_offset: u64,
     inside: [AtomicU64; 2],
+    /// TTBR0_EL1 of a guest whose MMU is on.
+    guest_root: u64,
+    /// TTBR1_EL1 and TCR_EL1 between the cases.
+    kernel: u64,
+    kernel_tcr: u64,
 }
 
 // As glue.S has them.
 const _: () = {
     use core::mem::offset_of;
     assert!(offset_of!(Machine, turn) == 96 && offset_of!(Machine, code_offset) == 120);
-    assert!(offset_of!(Machine, inside) == 128);
+    assert!(offset_of!(Machine, inside) == 128 && offset_of!(Machine, guest_root) == 144);
 };
 
 const PAGE: u64 = 4096;
@@ -185,7 +192,7 @@ pub fn run() -> u32 {
 
 impl Twin {
     fn cannot_run(&self, features: &Features, fresh: &core::ops::Range<usize>) -> Option<&'static str> {
-        let at_el2 = matches!(self.world, World::El2 | World::El2Host | World::Guest);
+        let at_el2 = matches!(self.world, World::El2 | World::El2Host | World::Guest | World::GuestMmuOn);
         let needs = &self.needs;
         if self.only_simulated.is_some() {
             return self.only_simulated;
@@ -258,7 +265,7 @@ impl Machine {
         unsafe { phys_to_virt::<u8>(memory).write_bytes(0, PAGES * PAGE as usize) };
         let pa_size = TCR_EL1.read(TCR_EL1::IPS);
         let own = TCR_EL1.get();
-        let epd1 = if world == World::Reset { TCR_EPD1 } else { 0 };
+        let epd1 = if matches!(world, World::Reset | World::GuestMmuOn) { TCR_EPD1 } else { 0 };
         let host = world == World::El2Host;
         let root = |table: u64, asid: u64| (memory + table) | (asid << 48);
         let machine = Self {
@@ -273,20 +280,20 @@ impl Machine {
             reserved: mmu::reserved_root_pa(),
             root: match world {
                 World::El1Away => root(EMPTY, AWAY),
-                World::Guest => root(S2ROOT, VMID),
+                World::Guest | World::GuestMmuOn => root(S2ROOT, VMID),
                 World::El2 => root(0, 0),
                 _ => root(0, ASID),
             },
             tcr_el2: match world {
                 // 40 bits from level 1, and RES1.
-                World::Guest => 24 | 1 << 6 | WALKS | pa_size << 16 | 1 << 31,
+                World::Guest | World::GuestMmuOn => 24 | 1 << 6 | WALKS | pa_size << 16 | 1 << 31,
                 World::El2 => 16 | WALKS | pa_size << 16 | 1 << 31 | 1 << 23,
                 _ => 16 | 16 << 16 | WALKS | 2 << 30 | pa_size << 32 | own & TCR_AS | TCR_EPD1,
             },
             hcr: HCR_RW
                 | match world {
                     World::El2Host => HCR_E2H_TGE,
-                    World::Guest => HCR_VM,
+                    World::Guest | World::GuestMmuOn => HCR_VM,
                     _ => 0,
                 },
             mair: mmu::MAIR,
@@ -295,6 +302,9 @@ impl Machine {
             program: AtomicU64::new(0),
             code_offset: mmu::KERNEL_BASE - mmu::image().start,
             inside: [const { AtomicU64::new(0) }; 2],
+            guest_root: root(0, ASID),
+            kernel: TTBR1_EL1.get(),
+            kernel_tcr: own,
         };
         let at = phys_to_virt::<Self>(memory + TABLE_PAGES * PAGE);
         // SAFETY: as above; it fits its page, and what others change of it is atomic.
@@ -306,17 +316,22 @@ impl Machine {
 
     /// Maps the GiB that the code and the machine lie in to itself, where the world needs that.
     fn map_code(&self, world: World) {
-        let (tables, block): (&[u64], u64) = match world {
-            World::El1 | World::El1Away => return,
-            World::Guest => (&[S2ROOT, S2OTHER, EMPTY], OWN_STAGE2_BLOCK),
-            _ => (&[L1, OTHER], OWN_BLOCK),
+        let stage1: &[u64] = match world {
+            World::El1 | World::El1Away | World::Guest => &[],
+            _ => &[L1, OTHER],
+        };
+        let stage2: &[u64] = match world {
+            World::Guest | World::GuestMmuOn => &[S2ROOT, S2OTHER, EMPTY],
+            _ => &[],
         };
         let gib = |pa: u64| pa >> 30;
         for pa in [mmu::image().start, self.tables] {
-            for table in tables {
-                let slot = phys_to_virt::<AtomicU64>(self.tables + table + gib(pa) * 8);
-                // SAFETY: a slot of this machine's tables, which no PE walks yet.
-                unsafe { (*slot).store(gib(pa) << 30 | block, Ordering::Release) };
+            for (tables, block) in [(stage1, OWN_BLOCK), (stage2, OWN_STAGE2_BLOCK)] {
+                for table in tables {
+                    let slot = phys_to_virt::<AtomicU64>(self.tables + table + gib(pa) * 8);
+                    // SAFETY: a slot of this machine's tables, which no PE walks yet.
+                    unsafe { (*slot).store(gib(pa) << 30 | block, Ordering::Release) };
+                }
             }
         }
     }

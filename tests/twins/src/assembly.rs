@@ -13,7 +13,7 @@
 //!
 //! At EL2 an exception goes on at x17: `el 2` is an HVC, and an access that stage 2 refuses goes on behind itself.
 
-use crate::{Access, Area, Need, Register, Statement, Step, Value, World, Written};
+use crate::{Access, Area, Field, Need, Register, Statement, Step, Value, World, Written};
 use std::fmt::Write;
 use tlbi::Scope;
 use tlbsan_hint::Hint;
@@ -98,7 +98,7 @@ pub fn program(symbol: &str, statements: &[Statement], world: World, pe: usize) 
 
 fn first_level(world: World) -> u8 {
     match world {
-        World::El2 | World::El2Host | World::Guest => 2,
+        World::El2 | World::El2Host | World::Guest | World::GuestMmuOn => 2,
         _ => 1,
     }
 }
@@ -218,7 +218,7 @@ impl Program {
         self.line(format_args!("{n}:"));
         self.emit(instruction);
         self.line(format_args!("{n}1:"));
-        if self.world != World::Guest {
+        if !matches!(self.world, World::Guest | World::GuestMmuOn) {
             self.emit(&format!(".pushsection .fixups, \"a\", @progbits; .quad {n}b, {n}1b; .popsection"));
         }
     }
@@ -246,8 +246,8 @@ impl Program {
     fn write(&mut self, register: Register, written: Written) {
         match (register, written) {
             (_, Written::Value(value)) => self.load_value("x1", value),
-            (_, Written::T0sz(size)) => {
-                self.emit(&format!("ldr x1, [x23, #{OWN_TCR_EL1}]; mov x2, #{size}; bfi x1, x2, #0, #6"));
+            (_, Written::Field(Field { lsb, width }, value)) => {
+                self.emit(&format!("ldr x1, [x23, #{OWN_TCR_EL1}]; mov x2, #{value}; bfi x1, x2, #{lsb}, #{width}"));
             }
             (Register::SctlrEl2, Written::Mmu(on)) => self.mmu(OWN_SCTLR_EL2, on),
             (_, Written::Mmu(on)) => {
@@ -257,6 +257,7 @@ impl Program {
         }
         let name = match register {
             Register::Ttbr0El1 => "ttbr0_el1",
+            Register::Ttbr1El1 => "ttbr1_el1",
             Register::TcrEl1 => "tcr_el1",
             Register::SctlrEl1 => "sctlr_el1",
             Register::MairEl1 => "mair_el1",

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! str pte 0 | str pte page:2,r | str pmd table:t2 | str pmd block:1 | str t.1ff page:empty     ldr pte     zva t
-//! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44
+//! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1
 //! tlbi vale1is va+1000 asid=7 ttl=4.3     tlbi rvae1is va+0*2 ttl=3     tlbi ipas2e1is ipa+0     tlbi vmalle1is
 //! read va+10 frame:0+10     read va fault     write ...     fetch ...     claim va 1000     free t     id bbm 2     id ets2 1
 //! ```
@@ -75,6 +75,9 @@ pub enum World {
     El2Host,
     /// At EL2, after both have been in a guest of [`VMID`]: its stage 1 is off, stage 2 maps IPA 0 and the page after it.
     Guest,
+    /// The same, and its stage 1 is on: the lower half alone, in the address space under [`ASID`]. Stage 2 leaves its tables where
+    /// they are.
+    GuestMmuOn,
 }
 
 /// A rule in one world.
@@ -222,6 +225,7 @@ pub enum Access {
 #[allow(missing_docs, reason = "the names are the architecture's")]
 pub enum Register {
     Ttbr0El1,
+    Ttbr1El1,
     TcrEl1,
     SctlrEl1,
     MairEl1,
@@ -238,8 +242,24 @@ pub enum Written {
     Value(Value),
     /// The machine's own value with the MMU on, or off.
     Mmu(bool),
-    /// The machine's own value with this T0SZ.
-    T0sz(u8),
+    /// The machine's own value with this in a field of it.
+    Field(Field, u8),
+}
+
+/// A field of TCR_EL1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its lowest bit.
+    pub lsb: u32,
+    /// Bits.
+    pub width: u32,
+}
+
+impl Field {
+    /// What a register holds with `value` in this field.
+    pub const fn of(self, register: u64, value: u8) -> u64 {
+        register & !(((1 << self.width) - 1) << self.lsb) | (value as u64) << self.lsb
+    }
 }
 
 /// What a PE must be like.

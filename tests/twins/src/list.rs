@@ -12,6 +12,7 @@ pub const HEARTBEAT: [&str; 2] = [
 const NO_LEVEL_1: &str = "no CPU of QEMU's has level 1 of FEAT_BBM";
 const NO_LEVEL_3: &str = "no CPU of QEMU's has level 3 of FEAT_BBM";
 const FORGETS: &str = "QEMU forgets upon the TLBI, at once";
+const WRONG: &str = "it takes a machine that goes wrong";
 const NO_FETCH: &str = "QEMU tells plugins no addresses of fetches";
 
 const fn broken(sequence: &'static str, expected: &'static [&'static str]) -> Twin {
@@ -54,6 +55,12 @@ pub const GROUPS: &[Group] = &[
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
     Group { name: "stage-2", world: World::Guest, setup: "", twins: STAGE_2 },
     Group { name: "vmid", world: World::Guest, setup: "", twins: VMID },
+    Group {
+        name: "stage-1-under-stage-2",
+        world: World::GuestMmuOn,
+        setup: "str pte f43; str pte1 1f43",
+        twins: STAGE_1_UNDER_STAGE_2,
+    },
     Group { name: "guest-access", world: World::Guest, setup: "", twins: GUEST_ACCESS },
     // Last: invalidations of other PEs before it is switched on are no use to a PE.
     Group { name: "reset", world: World::Reset, setup: "", twins: RESET },
@@ -410,6 +417,25 @@ const TRANSLATION_CONTROL: &[Twin] = &[
         &["remade no-invalidation va+0 level 3"],
     ),
     right("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb"),
+    // EPD0: nothing new is cached of the lower half, and what was cached stays.
+    broken(
+        "msr tcr_el1 epd0=1; isb; 1: msr tcr_el1 epd0=1; 1: isb; str pte 0; str pte page:2",
+        &["remade no-invalidation va+0 level 3"],
+    ),
+    right("msr tcr_el1 epd0=1; isb; 1: msr tcr_el1 epd0=1; 1: isb; tlbi vmalle1is; dsb ish; str pte 0; str pte page:2"),
+    // A1: the ASID is that of TTBR1, which is 0, in both halves.
+    broken(
+        "msr tcr_el1 a1=1; isb; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2",
+        &["remade wrong-asid va+0 level 3"],
+    ),
+    right(
+        "msr tcr_el1 a1=1; isb; str pte 0; dsb ishst; tlbi vale1is va; tlbi vale1is va asid=0; dsb ish; str pte page:2",
+    ),
+    broken(
+        "str root2.0 table:other; msr tcr_el1 a1=1; isb; msr ttbr0_el1 a9.root2; isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right("str root2.0 table:other; msr ttbr0_el1 a9.root2; isb"),
 ];
 
 const MEMORY_ATTRIBUTES: &[Twin] = &[
@@ -435,8 +461,7 @@ const MMU_OFF: &[Twin] = &[
 
 const STALE_ACCESS: &[Twin] = &[
     right("read va frame:0; write va+1008 frame:1+8"),
-    broken("read va frame:1", &["stale-access no-invalidation va+0 level 3"])
-        .only_simulated("it takes a machine that goes wrong"),
+    broken("read va frame:1", &["stale-access no-invalidation va+0 level 3"]).only_simulated(WRONG),
     // An empty root forbids nothing, but nobody may count on what is cached of the one before.
     broken(
         "read va frame:0; msr ttbr0_el1 a7.empty; isb; read va frame:0",
@@ -488,7 +513,7 @@ const STALE_ACCESS: &[Twin] = &[
         "str root2.0 table:other; str pte 0; msr ttbr0_el1 a9.root2; isb; read va frame:0",
         &["stale-access no-invalidation va+0 level 3"],
     )
-    .only_simulated("it takes a machine that goes wrong"),
+    .only_simulated(WRONG),
     // What a verdict was given about is not told again.
     broken("read va frame:0; str pte page:2; read va frame:0", &["live-change not-broken-first va+0 level 3"]),
     // Registers may take effect early.
@@ -619,10 +644,87 @@ const VMID: &[Twin] = &[
     ),
 ];
 
+// The leaves of stage 1 lead to the intermediate addresses 0 and 0x1000, and stage 2 leads on from there.
+const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
+    // What stage 1 maps goes as without stage 2, by virtual address, and under the VMID.
+    right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43"),
+    broken("str pte 0; str pte 1f43", &["remade no-invalidation va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; str pte 1f43",
+        &["remade no-invalidation va+0 level 3"],
+    ),
+    broken("str pte 0; dsb ishst; tlbi vale1is va asid=9; dsb ish; str pte 1f43", &["remade wrong-asid va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; msr vttbr_el2 a5.s2root; isb; tlbi vale1is va; dsb ish; str pte 1f43",
+        &["remade no-invalidation va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vmalls12e1is; dsb ish; str pte 1f43"),
+    right("el 1; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43; el 2"),
+    // The 2019 bug, in a guest.
+    broken(
+        "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; tlbi vale1is va+1000; dsb ish; str pmd table:t2",
+        &["remade leaf-only va+0 level 2"],
+    ),
+    right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vae1is va; dsb ish; str pmd table:t2"),
+    // What stage 2 maps, as part of entries that were combined with stage 1's: by virtual address, whatever ASID, TTL and leaf say.
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vale1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vaae1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va asid=9; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vale1is va ttl=1.2; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va+1000; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // The address is a virtual one, now that stage 1 is on.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // Both halves may lead to one table.
+    broken(
+        "msr ttbr1_el1 a0.root; msr tcr_el1 epd1=0; el 1; el 2; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43",
+        &["remade no-invalidation ffff000200000000 level 3"],
+    ),
+    right(
+        "msr ttbr1_el1 a0.root; msr tcr_el1 epd1=0; el 1; el 2; str pte 0; dsb ishst; tlbi vale1is va; \
+         tlbi vale1is ffff000200000000; dsb ish; str pte 1f43",
+    ),
+    // Accesses go through both.
+    right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),
+    broken("el 1; read va+10 frame:1+10; el 2", &["stale-access no-invalidation va+0 level 3"]).only_simulated(WRONG),
+    // The root of stage 2 is another one, and so the PE should find nothing there.
+    broken(
+        "el 1; read va+10 frame:0+10; el 2; msr vttbr_el2 a3.s2other; el 1; read va+10 frame:0+10; el 2",
+        &["asid no-invalidation 0 level 1", "stale-access no-invalidation va+0 level 3"],
+    ),
+    right("el 1; read va+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
+    right("el 1; read va+10 frame:0+10; el 2; str pte 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
+];
+
 // Stage 1 is off: the address is an intermediate one.
 const GUEST_ACCESS: &[Twin] = &[
     right("el 1; read ipa+10 frame:0+10; el 2"),
-    broken("el 1; read ipa+10 frame:1+10; el 2", &["stale-access no-invalidation 0 level 3"])
-        .only_simulated("it takes a machine that goes wrong"),
+    // The root is another one, and so the PE should find nothing there.
+    broken(
+        "el 1; read ipa+10 frame:0+10; el 2; msr vttbr_el2 a3.s2other; el 1; read ipa+10 frame:0+10; el 2",
+        &["asid no-invalidation 0 level 1", "stale-access no-invalidation 0 level 3"],
+    ),
+    right(
+        "el 1; read ipa+10 frame:0+10; el 2; msr vttbr_el2 a5.s2other; isb; tlbi alle1is; dsb ish; msr vttbr_el2 a3.s2other; \
+         el 1; read ipa+10 fault; el 2",
+    ),
+    broken("el 1; read ipa+10 frame:1+10; el 2", &["stale-access no-invalidation 0 level 3"]).only_simulated(WRONG),
     right("el 1; read ipa+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read ipa+10 frame:0+10; el 2"),
 ];

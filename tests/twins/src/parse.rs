@@ -1,6 +1,8 @@
 //! From text to statements. A sequence that makes no sense is a mistake in the list: it panics with the words.
 
-use crate::{ASID, Access, Area, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, VA, Value, Written, span};
+use crate::{
+    ASID, Access, Area, Field, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, VA, Value, Written, span,
+};
 use tlbi::{Dsb, Mnemonic};
 use tlbsan_hint::{Cause, Expected, Kind};
 
@@ -142,6 +144,7 @@ fn address(text: &str) -> u64 {
 fn written(name: &str, text: &str) -> Step {
     let register = match name {
         "ttbr0_el1" => Register::Ttbr0El1,
+        "ttbr1_el1" => Register::Ttbr1El1,
         "tcr_el1" => Register::TcrEl1,
         "sctlr_el1" => Register::SctlrEl1,
         "mair_el1" => Register::MairEl1,
@@ -154,10 +157,16 @@ fn written(name: &str, text: &str) -> Step {
     let plain = |bits| Written::Value(Value { area: Area::Nowhere, bits });
     let written = match register {
         Register::SctlrEl1 | Register::SctlrEl2 => Written::Mmu(text == "on"),
-        Register::TcrEl1 => match text.strip_prefix("t0sz=") {
-            Some(size) => Written::T0sz(number(size) as u8),
-            None => panic!("no value of TCR: {text}"),
-        },
+        Register::TcrEl1 => {
+            let (lsb, width, value) = match text.split_once('=') {
+                Some(("t0sz", size)) => (0, 6, size),
+                Some(("epd0", bit)) => (7, 1, bit),
+                Some(("a1", bit)) => (22, 1, bit),
+                Some(("epd1", bit)) => (23, 1, bit),
+                _ => panic!("no field of TCR: {text}"),
+            };
+            Written::Field(Field { lsb, width }, number(value) as u8)
+        }
         Register::MairEl1 => {
             let change = text.strip_prefix("attr").and_then(|text| text.split_once('='));
             let (index, attribute) = change.unwrap_or_else(|| panic!("no change of MAIR: {text}"));

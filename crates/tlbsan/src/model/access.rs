@@ -8,7 +8,7 @@ use super::{Model, Now};
 use crate::descriptor::Descriptor;
 use crate::event::{AccessKind, World};
 use crate::geometry::Space;
-use crate::machine::{EL2, EL10, Loaded, Registers, STAGE2};
+use crate::machine::{EL2, EL10, Loaded, PLACES, Registers, STAGE2};
 use crate::report::{self, Accessed, Severity, Violation};
 use crate::residue::Settled;
 use crate::rules::stale_access::{gives, not_synchronised, severity};
@@ -127,7 +127,7 @@ impl Model {
         let space = loaded.root.space;
         let Some(va) = loaded.root.canonical(va) else { return true };
         // Under the ASID that is in effect, or one that is written and that a source may use at once.
-        let written = [EL10, EL2].concat().into_iter().filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
+        let written = (0..PLACES).filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
         let asids: Vec<u16> =
             written.filter(|it| it.root.space == space).map(|it| it.asid).chain([loaded.asid]).collect();
         let open = self.residues.overlapping(space, va, 1).into_iter().any(|id| {

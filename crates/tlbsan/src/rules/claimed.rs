@@ -4,8 +4,8 @@
 //! of a plain data frame cannot be seen. An entry that merely lost its access flag still says what it said, and one that permits
 //! more as well: that is no claim broken.
 
-use crate::change::{Alike, Judge, agree, forbids_more};
-use crate::descriptor::{Descriptor, Leaf, Table};
+use crate::change::forbids_more;
+use crate::descriptor::{Descriptor, Leaf};
 use crate::geometry::Geometry;
 use crate::residue::{Residue, ResidueId, Residues};
 use crate::shadow::{Shadow, Span};
@@ -46,27 +46,13 @@ fn stale(shadow: &Shadow, residues: &Residues, bbm: u8, mut ids: Vec<ResidueId>)
     ids
 }
 
-/// Compares by descriptors alone.
-struct ByDescriptors;
-
-impl Judge for ByDescriptors {
-    fn bbm(&self) -> u8 {
-        0
-    }
-    fn same_contents(&self, _: u64, _: u64, _: u64) -> bool {
-        false
-    }
-    fn alike(&self, _: &Leaf, _: &Table, _: u64) -> Alike {
-        Alike::Other
-    }
-}
-
-/// Whether `new` says what `old` says, or permits more.
+/// Whether `new` says what `old` says, or permits more. By descriptors alone: what MAIR makes of them does not count here.
 fn permits_as_much(old: &Descriptor, new: &Descriptor, bbm: u8) -> bool {
     match (old, new) {
         (Descriptor::Leaf(old), Descriptor::Leaf(new)) => {
+            let says = |leaf: &Leaf| (leaf.output, leaf.attr_index, leaf.shareability, leaf.non_global, leaf.ns);
             let same_size = old.contiguous == new.contiguous || bbm >= 3;
-            agree(old, new, 0, &ByDescriptors) && same_size && !forbids_more(old, new) && (old.nt || !new.nt)
+            says(old) == says(new) && same_size && !forbids_more(old, new) && (old.nt || !new.nt)
         }
         _ => old == new,
     }

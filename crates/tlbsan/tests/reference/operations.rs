@@ -36,18 +36,18 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
         _ => return Vec::new(),
     };
     // TG counts in steps of 2 from 4 KiB, which is 1. BaseADDR has fixed units under LPA2; NUM and SCALE count pages.
-    let (tg, page) = (field(46, 2), 10 + 2 * field(46, 2));
-    let units = if e.root.geometry.wide { 16 } else { page };
+    let (tg, page, wide) = (field(46, 2), 10 + 2 * field(46, 2), e.root.geometry.wide);
+    let units = if wide { 16 } else { page };
     let (first, size, level) = match is_range {
         false => (address(44) << 12, 1 << 12, field(44, 2)),
         true => (address(37) << units, (field(39, 5) + 1) << (5 * field(44, 2) + 1 + page), field(37, 2)),
     };
-    // The hint names the level of the leaf; a table is above that. Neither TG nor level may be 0 to mean something, but for the TG of
-    // a range, which must begin where an entry of that level can.
-    let hinted = is_range || tg != 0 && level != 0;
+    // The hint names the level of the leaf; a table is above that. Levels without leaves are no hint, and there are two more of those
+    // without FEAT_LPA2; TG alone is one for a range, which must begin where an entry of that level can.
+    let none = level == 0 && (is_range || tg != 1 || !wide) || (tg, level) == (2, 1) && !wide;
     let named = if e.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
     let begins = !is_range || first.is_multiple_of(e.root.geometry.size(level as i8));
-    let fits = !hinted || tg == u64::from(e.root.geometry.tg()) && (level == 0 || named && begins);
+    let fits = !is_range && (tg == 0 || none) || tg == u64::from(e.root.geometry.tg()) && (none || named && begins);
     // What stage 1 was combined with goes with the address, whatever else the operation says.
     let reasons = [
         (first.wrapping_sub(e.va) >= e.size() && e.va.wrapping_sub(first) >= size, Cause::WrongRange),

@@ -212,7 +212,7 @@ fn op(d: &mut Digits, form: Form, setting: &Setting) -> Op {
     op.mnemonic().decode(op.operand())
 }
 
-/// `level` is a hint, 0 for none and 4 for one that says nothing.
+/// `level` is a hint, 0 for none; with 4 one that says nothing, or one of a level that may have no leaves.
 fn by_address(
     va: u64,
     asid: Option<Asid>,
@@ -225,7 +225,8 @@ fn by_address(
     let tg = (setting.granule as u8 - 12) / 2;
     let ttl = match level {
         0 => 0,
-        4 => 3,
+        4 if leaf_only => 3,
+        4 => (tg + 1) << 2 | u8::from(asid.is_none()),
         level => (tg + 1) << 2 | level,
     };
     if !range {
@@ -241,6 +242,7 @@ fn by_address(
     let pages = Pages::new(granule, setting.has_ds(), first, count).expect("such a range");
     let pages = match Level::from_number(level as i8) {
         Some(level) if level.number() < 4 && level.number() > 0 => pages.hint(level),
+        _ if level == 4 && !leaf_only => pages.hint(Level::L1),
         _ => pages,
     };
     match intermediate {
