@@ -14,10 +14,9 @@ impl Reference {
             while let Some((above, time)) = all.pop() {
                 // What belongs to a root that is not loaded is not walked through.
                 let walked = |top: &Entry| top.root == above.root && (above.asid.is_none() || above.asid == top.asid);
-                let found =
-                    if tops.iter().any(walked) { self.read_table(pe, &above, domain, known) } else { Vec::new() };
+                let found = tops.iter().any(walked).then(|| self.read_table(pe, &above, domain, known));
                 let cached = &mut self.pes[pe].cached;
-                for e in found {
+                for e in found.into_iter().flatten() {
                     if cached.get(&e) < Some(&time) {
                         cached.insert(e, time);
                         all.push((e, time));
@@ -79,9 +78,11 @@ impl Reference {
             let says_it = |e: &Entry| Descriptor::decode(self.value(e.slot), e.level, &e.root.geometry) == e.says;
             let is_there = |e: &Entry| says_it(e) || hidden.iter().any(|it| it.slot == e.slot);
             let by_it = |e: &Entry| hidden.iter().any(|it| self.stale.get(e) == Some(&it.at));
-            let removed = it.cached.keys().filter(|e| !e.combined && by_it(e) && is_there(e));
-            stays.extend(removed.map(|e| ((pe, *e), at)));
+            let removed = |e: &&Entry| !e.combined && by_it(e) && is_there(e);
+            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
         }
         self.executed.last_mut().expect("the one just pushed").stays = stays;
+        // What its own stores keep from it, others have been handed over.
+        self.now += 1;
     }
 }
