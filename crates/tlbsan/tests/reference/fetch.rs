@@ -33,10 +33,11 @@ impl Reference {
         // What another member of its run says of a slot is fetched again by those that hold it, but not by a walker that comes anew:
         // a run may be written entry by entry.
         found.extend(self.children(above).iter().flat_map(Entry::run).filter(holds));
-        // And so is an old value.
+        // And so is an old value; where it leads by now is asked whoever holds it, when a TLBI is performed.
+        let leads = |e: &Entry| self.executed.last().is_some_and(|it| it.at == self.now) || holds(e);
         let inside = |it: &Unseen| above.next().is_some() && overlap((it.slot, 8), above.target());
         let hidden = self.unseen.iter().filter(|it| inside(it) && self.is_hidden(it, pe, domain));
-        found.extend(hidden.map(|it| self.child(above, it.slot, it.old)).filter(holds));
+        found.extend(hidden.map(|it| self.child(above, it.slot, it.old)).filter(leads));
         let combined = above.root.space.is_stage2() && above.leaf().is_some();
         found.extend(combined.then_some(Entry { combined, ..*above }));
         found
@@ -71,14 +72,11 @@ impl Reference {
         let after = std::mem::replace(&mut self.pes, before);
         let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
         let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
-        // And what was removed by a store that the walker may not have seen yet, if its own slot may still say it: R4 asks for the
-        // order of that store, whatever leads there by now.
+        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads
+        // to its slot by now.
         for (pe, it) in self.pes.iter().enumerate() {
-            let hidden: Vec<&Unseen> = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain)).collect();
-            let says_it = |e: &Entry| Descriptor::decode(self.value(e.slot), e.level, &e.root.geometry) == e.says;
-            let is_there = |e: &Entry| says_it(e) || hidden.iter().any(|it| it.slot == e.slot);
-            let by_it = |e: &Entry| hidden.iter().any(|it| self.stale.get(e) == Some(&it.at));
-            let removed = |e: &&Entry| !e.combined && by_it(e) && is_there(e);
+            let by = |e: &Entry, it: &Unseen| it.slot == e.slot && self.stale.get(e) == Some(&it.at) && !e.combined;
+            let removed = |e: &&Entry| self.unseen.iter().any(|it| by(e, it) && self.is_hidden(it, pe, domain));
             stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
         }
         self.executed.last_mut().expect("the one just pushed").stays = stays;

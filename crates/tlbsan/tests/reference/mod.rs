@@ -286,8 +286,9 @@ impl Reference {
                 self.fetch(Domain::NonShareable, &self.pes.clone());
             }
         }
+        // Of two halves of stage 2 the last one that goes.
         let Pe { cached, settled, .. } = &mut self.pes[pe];
-        settled.extend(before.iter().filter(|e| !cached.contains_key(e)));
+        settled.extend(before.iter().filter(|e| !cached.contains_key(e) && !cached.contains_key(&e.half())));
     }
 }
 
