@@ -56,7 +56,7 @@ fn perform(m: &mut Machine, pe: usize, step: Step) {
         Step::Reset => m.reset(pe),
         Step::Write(register, Written::Value(value)) => m.write(pe, sysreg(register), place(value)),
         Step::Write(register, Written::Mmu(on)) => m.write(pe, sysreg(register), u64::from(on)),
-        Step::Write(register, Written::Field(field, value)) => m.write(pe, sysreg(register), field.of(TCR, value)),
+        Step::Write(register, Written::Bits { clear, set }) => m.write(pe, sysreg(register), TCR & !clear | set),
         Step::Tlbi(mnemonic, xt) => m.tlbi(pe, mnemonic.decode(xt)),
         Step::Access(kind, va, gives) => {
             let kind = match kind {
@@ -186,6 +186,8 @@ groups! {
     asid = "asid",
     common_not_private = "common-not-private",
     translation_control = "translation-control",
+    granules = "granules",
+    hardware_managed = "hardware-managed",
     memory_attributes = "memory-attributes",
     mmu_off = "mmu-off",
     stale_access = "stale-access",

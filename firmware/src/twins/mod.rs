@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aarch64_cpu::{
     asm::barrier,
-    registers::{ID_AA64MMFR1_EL1, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1},
+    registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, SCTLR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1},
 };
-use tlbi::Features;
+use tlbi::{Features, Granule};
 use tlbsan_hint::{self as hint, Cause, Expected, Kind};
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -51,6 +51,9 @@ struct Needs {
     outer: bool,
     nxs: bool,
     cnp: bool,
+    k16: bool,
+    hafdbs: bool,
+    lpa2: bool,
 }
 
 /// A sequence.
@@ -147,6 +150,8 @@ const SCTLR_HOST_RES1: u64 = 0x30d0_0800;
 const WALKS: u64 = 1 << 8 | 1 << 10 | 3 << 12;
 /// 1 GiB of Normal memory at its own address, for EL1 and EL2 to execute: AF, inner shareable.
 const OWN_BLOCK: u64 = 1 << 10 | 3 << 8 | 1;
+/// The same with TCR.DS, which has the shareability and puts address bits in its place.
+const OWN_BLOCK_DS: u64 = 1 << 10 | 1;
 /// The same at stage 2: Normal write-back, read and write.
 const OWN_STAGE2_BLOCK: u64 = OWN_BLOCK | 0xf << 2 | 3 << 6;
 
@@ -210,6 +215,9 @@ impl Twin {
             (needs.outer && !features.outer, "needs FEAT_TLBIOS"),
             (needs.nxs && !features.xs, "needs FEAT_XS"),
             (needs.cnp && !features.cnp, "needs FEAT_TTCNP"),
+            (needs.k16 && !mmu::has_granule(Granule::K16), "needs pages of 16 KiB"),
+            (needs.hafdbs && ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::HAFDBS) < 2, "needs FEAT_HAFDBS"),
+            (needs.lpa2 && ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) != 1, "needs FEAT_LPA2"),
         ]
         .into_iter()
         .find_map(|(lacking, why)| lacking.then_some(why))
@@ -318,15 +326,18 @@ impl Machine {
     fn map_code(&self, world: World) {
         let stage1: &[u64] = match world {
             World::El1 | World::El1Away | World::Guest => &[],
+            // The other one is for TCR.DS.
+            World::GuestMmuOn => &[L1],
             _ => &[L1, OTHER],
         };
+        let stage1_ds: &[u64] = if world == World::GuestMmuOn { &[OTHER] } else { &[] };
         let stage2: &[u64] = match world {
             World::Guest | World::GuestMmuOn => &[S2ROOT, S2OTHER, EMPTY],
             _ => &[],
         };
         let gib = |pa: u64| pa >> 30;
         for pa in [mmu::image().start, self.tables] {
-            for (tables, block) in [(stage1, OWN_BLOCK), (stage2, OWN_STAGE2_BLOCK)] {
+            for (tables, block) in [(stage1, OWN_BLOCK), (stage1_ds, OWN_BLOCK_DS), (stage2, OWN_STAGE2_BLOCK)] {
                 for table in tables {
                     let slot = phys_to_virt::<AtomicU64>(self.tables + table + gib(pa) * 8);
                     // SAFETY: a slot of this machine's tables, which no PE walks yet.

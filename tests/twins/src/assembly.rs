@@ -13,7 +13,7 @@
 //!
 //! At EL2 an exception goes on at x17: `el 2` is an HVC, and an access that stage 2 refuses goes on behind itself.
 
-use crate::{Access, Area, Field, Need, Register, Statement, Step, Value, World, Written};
+use crate::{Access, Area, Need, Register, Statement, Step, TCR_DS, TCR_HA, TCR_TG0_16K, Value, World, Written};
 use std::fmt::Write;
 use tlbi::Scope;
 use tlbsan_hint::Hint;
@@ -42,6 +42,12 @@ pub struct Needs {
     pub nxs: bool,
     /// FEAT_TTCNP.
     pub cnp: bool,
+    /// Pages of 16 KiB.
+    pub k16: bool,
+    /// FEAT_HAFDBS.
+    pub hafdbs: bool,
+    /// FEAT_LPA2 with pages of 4 KiB.
+    pub lpa2: bool,
 }
 
 impl Needs {
@@ -61,6 +67,11 @@ impl Needs {
                     needs.nxs |= mnemonic.nxs();
                 }
                 Step::Write(Register::Ttbr0El1, Written::Value(Value { bits, .. })) => needs.cnp |= bits & 1 != 0,
+                Step::Write(Register::TcrEl1, Written::Bits { set, .. }) => {
+                    needs.k16 |= set & TCR_TG0_16K != 0;
+                    needs.hafdbs |= set >> TCR_HA & 1 != 0;
+                    needs.lpa2 |= set >> TCR_DS & 1 != 0;
+                }
                 _ => {}
             }
         }
@@ -246,8 +257,12 @@ impl Program {
     fn write(&mut self, register: Register, written: Written) {
         match (register, written) {
             (_, Written::Value(value)) => self.load_value("x1", value),
-            (_, Written::Field(Field { lsb, width }, value)) => {
-                self.emit(&format!("ldr x1, [x23, #{OWN_TCR_EL1}]; mov x2, #{value}; bfi x1, x2, #{lsb}, #{width}"));
+            (_, Written::Bits { clear, set }) => {
+                self.emit(&format!("ldr x1, [x23, #{OWN_TCR_EL1}]"));
+                self.load("x2", clear);
+                self.emit("bic x1, x1, x2");
+                self.load("x2", set);
+                self.emit("orr x1, x1, x2");
             }
             (Register::SctlrEl2, Written::Mmu(on)) => self.mmu(OWN_SCTLR_EL2, on),
             (_, Written::Mmu(on)) => {

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! str pte 0 | str pte page:2,r | str pmd table:t2 | str pmd block:1 | str t.1ff page:empty     ldr pte     zva t
-//! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1
+//! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1,t0sz=19
 //! tlbi vale1is va+1000 asid=7 ttl=4.3     tlbi rvae1is va+0*2 ttl=3     tlbi ipas2e1is ipa+0     tlbi vmalle1is
 //! read va+10 frame:0+10     read va fault     write ...     fetch ...     claim va 1000     free t     id bbm 2     id ets2 1
 //! ```
@@ -242,24 +242,9 @@ pub enum Written {
     Value(Value),
     /// The machine's own value with the MMU on, or off.
     Mmu(bool),
-    /// The machine's own value with this in a field of it.
-    Field(Field, u8),
-}
-
-/// A field of TCR_EL1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// Its lowest bit.
-    pub lsb: u32,
-    /// Bits.
-    pub width: u32,
-}
-
-impl Field {
-    /// What a register holds with `value` in this field.
-    pub const fn of(self, register: u64, value: u8) -> u64 {
-        register & !(((1 << self.width) - 1) << self.lsb) | (value as u64) << self.lsb
-    }
+    /// The machine's own value with these bits cleared, and then these set.
+    #[allow(missing_docs, reason = "they say it")]
+    Bits { clear: u64, set: u64 },
 }
 
 /// What a PE must be like.
@@ -270,6 +255,24 @@ pub enum Need {
     /// FEAT_ETS2, or not.
     Ets2(bool),
 }
+
+/// Fields of TCR_EL1 that sequences change: lowest bit, and width.
+pub(crate) const TCR_FIELDS: &[(&str, u32, u32)] = &[
+    ("t0sz", 0, 6),
+    ("epd0", 7, 1),
+    ("tg0", 14, 2),
+    ("a1", 22, 1),
+    ("epd1", 23, 1),
+    ("ha", TCR_HA, 1),
+    ("hd", 40, 1),
+    ("ds", TCR_DS, 1),
+];
+/// TCR_EL1.HA: FEAT_HAFDBS.
+pub(crate) const TCR_HA: u32 = 39;
+/// TCR_EL1.DS: FEAT_LPA2.
+pub(crate) const TCR_DS: u32 = 59;
+/// TCR_EL1.TG0 for 16 KiB.
+pub(crate) const TCR_TG0_16K: u64 = 2 << 14;
 
 /// MAIR_ELx of all worlds: index 0 is Normal write-back, 1 is Device-nGnRE.
 pub const MAIR: u64 = 0x04ff;

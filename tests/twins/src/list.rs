@@ -47,6 +47,8 @@ pub const GROUPS: &[Group] = &[
         twins: COMMON_NOT_PRIVATE,
     },
     Group { name: "translation-control", world: World::El1, setup: "", twins: TRANSLATION_CONTROL },
+    Group { name: "granules", world: World::El1, setup: "str t2.4 page:10", twins: GRANULES },
+    Group { name: "hardware-managed", world: World::El1, setup: "", twins: HARDWARE_MANAGED },
     Group { name: "memory-attributes", world: World::El1Flat, setup: "", twins: MEMORY_ATTRIBUTES },
     Group { name: "mmu-off", world: World::El1Flat, setup: "", twins: MMU_OFF },
     Group { name: "stale-access", world: World::El1, setup: "str pte page:0,k", twins: STALE_ACCESS },
@@ -334,6 +336,12 @@ const CLAIMED: &[Twin] = &[
         &["claimed leaf-only va+0 level 2"],
     ),
     right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vae1is va; dsb ish; free t"),
+    // What a table entry forbids all that is below it (APTable) is cached with the table entry.
+    broken(
+        "str pmd table:t,h; dsb ishst; tlbi vale1is va; dsb ish; claim va 1000",
+        &["claimed leaf-only va+0 level 2"],
+    ),
+    right("str pmd table:t,h; dsb ishst; tlbi vae1is va; dsb ish; claim va 1000"),
 ];
 
 const ASID: &[Twin] = &[
@@ -436,6 +444,53 @@ const TRANSLATION_CONTROL: &[Twin] = &[
         &["asid no-invalidation 0 level 0"],
     ),
     right("str root2.0 table:other; msr ttbr0_el1 a9.root2; isb"),
+];
+
+// One table of pages of 64 or 16 KiB: 25 bits of address. Walks are disabled while the registers change.
+const GRANULES: &[Twin] = &[
+    right(
+        "msr tcr_el1 epd0=1; isb; msr ttbr0_el1 a9.t2; isb; msr tcr_el1 tg0=1,t0sz=27; isb; read 4f010 frame:1f+10; \
+         str t2.4 0; dsb ishst; tlbi vale1is 4f000 asid=9 ttl=3.3; dsb ish; isb; str t2.4 page:20; dsb ish; isb; \
+         read 40010 frame:20+10",
+    ),
+    broken(
+        "msr tcr_el1 epd0=1; isb; msr ttbr0_el1 a9.t2; isb; msr tcr_el1 tg0=1,t0sz=27; isb; \
+         str t2.4 0; dsb ishst; tlbi vale1is 50000 asid=9; dsb ish; str t2.4 page:20",
+        &["remade wrong-range 40000 level 3 size 10000"],
+    ),
+    broken(
+        "msr tcr_el1 epd0=1; isb; msr ttbr0_el1 a9.t2; isb; msr tcr_el1 tg0=1,t0sz=27; isb; \
+         str t2.4 0; dsb ishst; tlbi vale1is 40000 asid=9 ttl=1.3; dsb ish; str t2.4 page:20",
+        &["remade wrong-ttl 40000 level 3 size 10000"],
+    ),
+    right(
+        "msr tcr_el1 epd0=1; isb; msr ttbr0_el1 a9.t2; isb; msr tcr_el1 tg0=2,t0sz=27; isb; read 13010 frame:13+10; \
+         str t2.4 0; dsb ishst; tlbi vale1is 13000 asid=9 ttl=2.3; dsb ish; isb; str t2.4 page:20; dsb ish; isb; \
+         read 10010 frame:20+10",
+    ),
+    broken(
+        "msr tcr_el1 epd0=1; isb; msr ttbr0_el1 a9.t2; isb; msr tcr_el1 tg0=2,t0sz=27; isb; \
+         str t2.4 0; dsb ishst; tlbi vale1is 14000 asid=9; dsb ish; str t2.4 page:20",
+        &["remade wrong-range 10000 level 3 size 4000"],
+    ),
+];
+
+const HARDWARE_MANAGED: &[Twin] = &[
+    // Without access flag a leaf is cached only if hardware may set it.
+    right("str pte2 page:2,o; str pte2 0; str pte2 page:3"),
+    broken(
+        "msr tcr_el1 ha=1; isb; str pte2 page:2,o; str pte2 0; str pte2 page:3",
+        &["remade no-invalidation va+2000 level 3"],
+    ),
+    right(
+        "msr tcr_el1 ha=1; isb; str pte2 page:2,o; str pte2 0; dsb ishst; tlbi vale1is va+2000; dsb ish; str pte2 page:3",
+    ),
+    // Between two read-only pages of equal contents no break is due, but hardware may make one with DBM writable.
+    right("msr tcr_el1 ha=1; isb; str pte2 page:2,rm; str pte2 page:3,rm; dsb ishst; tlbi vale1is va+2000; dsb ish"),
+    broken(
+        "msr tcr_el1 ha=1,hd=1; isb; str pte2 page:2,rm; str pte2 page:3,rm; dsb ishst; tlbi vale1is va+2000; dsb ish",
+        &["live-change not-broken-first va+2000 level 3"],
+    ),
 ];
 
 const MEMORY_ATTRIBUTES: &[Twin] = &[
@@ -700,6 +755,17 @@ const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     right(
         "msr ttbr1_el1 a0.root; msr tcr_el1 epd1=0; el 1; el 2; str pte 0; dsb ishst; tlbi vale1is va; \
          tlbi vale1is ffff000200000000; dsb ish; str pte 1f43",
+    ),
+    // TCR.DS: an address has 52 bits, and shareability is no part of a descriptor.
+    right(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; read va+10 frame:0+10; el 2; str empty.0 0; dsb ishst; tlbi vale1is va asid=9 ttl=1.3; \
+         dsb ish; str empty.0 1c43; dsb ish; el 1; read va+10 frame:1+10; el 2",
+    ),
+    broken(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi vale1is va asid=9 ttl=1.0; dsb ish; str empty.0 1c43",
+        &["remade wrong-ttl va+0 level 3"],
     ),
     // Accesses go through both.
     right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),

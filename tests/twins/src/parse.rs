@@ -1,7 +1,7 @@
 //! From text to statements. A sequence that makes no sense is a mistake in the list: it panics with the words.
 
 use crate::{
-    ASID, Access, Area, Field, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, VA, Value, Written, span,
+    ASID, Access, Area, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, TCR_FIELDS, VA, Value, Written, span,
 };
 use tlbi::{Dsb, Mnemonic};
 use tlbsan_hint::{Cause, Expected, Kind};
@@ -124,6 +124,9 @@ fn value(text: &str) -> Value {
             'n' => bits |= 1 << 16,
             's' => bits |= 1 << 55,
             'w' => bits &= !(1 << 7),
+            'm' => bits |= 1 << 51,
+            'h' => bits |= 1 << 61,
+            'l' => bits &= !(3 << 8),
             _ => panic!("no attribute {letter}"),
         }
     }
@@ -140,7 +143,7 @@ fn address(text: &str) -> u64 {
     }
 }
 
-/// `msr ttbr0_el1 a9.root2.cnp`, `msr tcr_el1 t0sz=19`, `msr sctlr_el1 off`, `msr mair_el1 attr0=44`, `msr hcr_el2 e2h+tge`.
+/// `msr ttbr0_el1 a9.root2.cnp`, `msr tcr_el1 t0sz=19,a1=1`, `msr sctlr_el1 off`, `msr mair_el1 attr0=44`, `msr hcr_el2 e2h+tge`.
 fn written(name: &str, text: &str) -> Step {
     let register = match name {
         "ttbr0_el1" => Register::Ttbr0El1,
@@ -158,14 +161,15 @@ fn written(name: &str, text: &str) -> Step {
     let written = match register {
         Register::SctlrEl1 | Register::SctlrEl2 => Written::Mmu(text == "on"),
         Register::TcrEl1 => {
-            let (lsb, width, value) = match text.split_once('=') {
-                Some(("t0sz", size)) => (0, 6, size),
-                Some(("epd0", bit)) => (7, 1, bit),
-                Some(("a1", bit)) => (22, 1, bit),
-                Some(("epd1", bit)) => (23, 1, bit),
-                _ => panic!("no field of TCR: {text}"),
-            };
-            Written::Field(Field { lsb, width }, number(value) as u8)
+            let (mut clear, mut set) = (0, 0);
+            for field in text.split(',') {
+                let (name, value) = field.split_once('=').unwrap_or((field, ""));
+                let known = TCR_FIELDS.iter().find(|(known, ..)| *known == name);
+                let (_, lsb, width) = known.unwrap_or_else(|| panic!("no field of TCR: {text}"));
+                clear |= ((1 << width) - 1) << lsb;
+                set |= number(value) << lsb;
+            }
+            Written::Bits { clear, set }
         }
         Register::MairEl1 => {
             let change = text.strip_prefix("attr").and_then(|text| text.split_once('='));
@@ -226,7 +230,14 @@ pub(crate) fn verdict(text: &str) -> Expected {
         _ => panic!("no verdict: {text}"),
     };
     let (level, size) = match *rest {
-        ["level", level] => (level.parse().unwrap_or_else(|_| panic!("no level: {text}")), None),
+        ["level", level, ref size @ ..] => {
+            let size = match *size {
+                [] => None,
+                ["size", size] => Some(number(size)),
+                _ => panic!("no size: {text}"),
+            };
+            (level.parse().unwrap_or_else(|_| panic!("no level: {text}")), size)
+        }
         ["whole"] => (0, Some(1 << 48)),
         _ => panic!("no level: {text}"),
     };
