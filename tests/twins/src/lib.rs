@@ -265,6 +265,7 @@ pub(crate) const TCR_FIELDS: &[(&str, u32, u32)] = &[
     ("epd1", 23, 1),
     ("ha", TCR_HA, 1),
     ("hd", 40, 1),
+    ("hpd0", 41, 1),
     ("ds", TCR_DS, 1),
 ];
 /// TCR_EL1.HA: FEAT_HAFDBS.

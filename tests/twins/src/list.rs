@@ -425,6 +425,9 @@ const TRANSLATION_CONTROL: &[Twin] = &[
         &["remade no-invalidation va+0 level 3"],
     ),
     right("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb"),
+    // HPD0: what table entries forbid counts no more.
+    broken("msr tcr_el1 hpd0=1; isb", &["asid no-invalidation 0 level 0"]),
+    right("msr tcr_el1 epd0=1; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 hpd0=1; isb"),
     // EPD0: nothing new is cached of the lower half, and what was cached stays.
     broken(
         "msr tcr_el1 epd0=1; isb; 1: msr tcr_el1 epd0=1; 1: isb; str pte 0; str pte page:2",
@@ -641,7 +644,11 @@ const STAGE_2: &[Twin] = &[
     ),
     broken(
         "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+1000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade not-completed 0 level 3"],
+        &["remade wrong-range 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
     ),
     // Why the operation by IPA fell short is the cause, whatever VMALLE1 left combined for that.
     broken(

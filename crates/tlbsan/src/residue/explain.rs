@@ -1,6 +1,6 @@
 //! Why a residue is still open, from the invalidations that did not suffice. Words are made here, when a story is told.
 
-use super::{Residue, Residues};
+use super::{Residue, Residues, Tag};
 use crate::effect::{Effect, Selection};
 use crate::machine::{PeSet, pes};
 use crate::report::{Attempt, Site};
@@ -98,17 +98,21 @@ impl Residues {
                 attempts.push(attempt(&tlbi.site, &tlbi.op, Cause::NotCompleted, why));
             }
         }
-        if attempts.is_empty() {
-            attempts = self.missed(residue);
-        }
-        // What a VMALLE1 left combined was left because of the operation by IPA before it: why that fell short is the cause.
+        // What a VMALLE1 left combined was left for want of the operation by IPA before it: why that fell short is the cause, if it
+        // did.
         let in_flight = residue.holders.iter().any(|holder| !holder.in_flight.is_empty());
-        let rank = |cause: &Cause| match cause {
-            Cause::NotCompleted if !in_flight => 1,
-            cause => 1 + closeness(*cause),
+        let left_combined = |cause: Cause| cause == Cause::NotCompleted && !in_flight;
+        let by_ipa = residue.holders.iter().any(|holder| holder.tag == Tag::Ipa);
+        if by_ipa && attempts.iter().all(|attempt| left_combined(attempt.cause)) || attempts.is_empty() {
+            attempts.extend(self.missed(residue));
+        }
+        let rank = |cause: &Cause| match *cause {
+            cause if !left_combined(cause) => 1 + closeness(cause),
+            _ => u8::from(!by_ipa),
         };
-        let cause = attempts.iter().map(|attempt| attempt.cause).max_by_key(rank);
-        (cause.unwrap_or(Cause::NoInvalidation), attempts, residue.more_attempts)
+        let causes = [Cause::NoInvalidation].into_iter().chain(attempts.iter().map(|attempt| attempt.cause));
+        let cause = causes.max_by_key(rank).unwrap_or(Cause::NoInvalidation);
+        (cause, attempts, residue.more_attempts)
     }
 
     /// TLBIs since by the same PE that removed nothing: the wrong address, or the wrong ASID, for this residue?

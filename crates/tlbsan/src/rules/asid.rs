@@ -9,6 +9,7 @@
 //! of that kind.
 
 use crate::descriptor::Descriptor;
+use crate::geometry::Geometry;
 use crate::machine::{PeSet, Root};
 use crate::residue::Tag;
 use crate::shadow::{ContextId, Shadow};
@@ -50,8 +51,8 @@ fn differs(shadow: &Shadow, earlier: &Root, new: &Root, held: impl Fn(u64) -> bo
     if new_table.is_empty() {
         return None;
     }
-    let same_shape = earlier.geometry.page_shift == new.geometry.page_shift
-        && earlier.geometry.start_level == new.geometry.start_level;
+    let read_alike = |it: &Geometry| (it.page_shift, it.start_level, it.wide, it.flat_attributes);
+    let same_shape = read_alike(&earlier.geometry) == read_alike(&new.geometry);
     let clashes = |&(index, since): &(usize, u64)| {
         let entry = old.descriptor(index);
         // A global leaf is held whatever the ASID: that another one is loaded changes nothing about it.
