@@ -131,8 +131,8 @@ pub struct Residue {
     born: u64,
     /// Number of the event in which its writer stored: later, if its effect was seen first.
     written: u64,
-    /// The last store that cut it off once more, further down: to its own slot, or to that of a table residue above.
-    lower: Option<CutOff>,
+    /// Stores that cut it off once more, further down: the last one to its own slot, and to that of each table residue above.
+    lower: SmallVec<[CutOff; 1]>,
     /// Residues that can be reached through this one.
     children: Vec<ResidueId>,
     /// TLBIs that did not suffice.
@@ -166,7 +166,7 @@ impl Residue {
 
     /// Whether it is gone from its unlinked table as well.
     pub fn is_detached(&self) -> bool {
-        self.lower.is_some_and(|lower| lower.slot == self.what.slot())
+        self.lower.iter().any(|lower| lower.slot == self.what.slot())
     }
 
     /// PEs that may hold it under a tag.
@@ -286,7 +286,7 @@ impl Residues {
             writer,
             born: self.now,
             written: self.now,
-            lower: None,
+            lower: SmallVec::new(),
             children: Vec::new(),
             attempts: Vec::new(),
             more_attempts: 0,
@@ -332,9 +332,7 @@ impl Residues {
         }
         self.sizes.remove(shift);
         self.leave_cut(cut);
-        if let Some(lower) = residue.lower {
-            self.leave_cut(lower.slot);
-        }
+        residue.lower.iter().for_each(|lower| self.leave_cut(lower.slot));
         Some(residue)
     }
 

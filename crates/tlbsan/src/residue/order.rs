@@ -81,10 +81,11 @@ impl Residues {
 
     /// The entry is in its unlinked table again.
     pub fn attach(&mut self, id: ResidueId) {
-        if let Some(residue) = self.slab.get_mut(id)
-            && let Some(lower) = residue.lower.take_if(|lower| lower.slot == residue.what.slot())
-        {
-            self.leave_cut(lower.slot);
+        let Some(residue) = self.slab.get_mut(id) else { return };
+        let own = residue.what.slot();
+        if residue.is_detached() {
+            residue.lower.retain(|lower| lower.slot != own);
+            self.leave_cut(own);
         }
     }
 
@@ -99,14 +100,17 @@ impl Residues {
     /// A residue and those that hang on it are cut off once more.
     fn cut_off_below(&mut self, id: ResidueId, lower: CutOff) {
         let Some(residue) = self.slab.get_mut(id) else { return };
-        if let Some(left) = residue.lower.replace(lower) {
-            self.leave_cut(left.slot);
-        }
         let cut = self.cuts.entry(lower.slot).or_default();
-        cut.live += 1;
         cut.last_store = self.now;
+        match residue.lower.iter_mut().find(|it| it.slot == lower.slot) {
+            Some(earlier) => *earlier = lower,
+            None => {
+                cut.live += 1;
+                residue.lower.push(lower);
+            }
+        }
         for child in self.children(id) {
-            if self.get(child).is_some_and(|child| child.what.through == Some(id) && !child.is_detached()) {
+            if self.get(child).is_some_and(|child| child.what.through == Some(id)) {
                 self.cut_off_below(child, lower);
             }
         }
@@ -114,9 +118,9 @@ impl Residues {
 
     /// R4: whether some DSB has made a store that cut the residue off visible to walkers within `domain`.
     fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
-        let Residue { writer, born, written, lower, .. } = *residue;
+        let Residue { writer, born, written, .. } = *residue;
         let upper = CutOff { slot: residue.what.cut, writer, since: born, written };
-        [Some(upper), lower].into_iter().flatten().any(|cut| self.is_visible(cut, domain, issuer))
+        residue.lower.iter().chain([&upper]).any(|cut| self.is_visible(*cut, domain, issuer))
     }
 
     /// Whether some DSB has made a store visible to walkers within `domain`.
@@ -147,7 +151,8 @@ impl Residues {
         issuer: usize,
     ) -> SmallVec<[&Residue; 2]> {
         let what = &residue.what;
-        let gone = residue.is_detached() && residue.lower.is_some_and(|lower| self.is_visible(lower, domain, issuer));
+        let mut own = residue.lower.iter().filter(|lower| lower.slot == what.slot());
+        let gone = own.any(|lower| self.is_visible(*lower, domain, issuer));
         // Another member of its run stands for it there, if walks come there still.
         let in_run = || stands_in_run(residue, shadow) && !is_linked_here(residue, shadow);
         let hangs = what.through.is_some() && !gone || in_run();

@@ -81,7 +81,7 @@ impl TablePage {
 
     /// Whether nothing in it is cacheable.
     pub fn is_empty(&self) -> bool {
-        self.entries.iter().all(|bits| bits & 1 == 0)
+        self.entries.iter().enumerate().all(|(index, bits)| bits & 1 == 0 || !self.descriptor(index).is_cacheable())
     }
 }
 
