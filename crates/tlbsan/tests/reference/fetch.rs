@@ -56,8 +56,8 @@ impl Reference {
             let handed_over = || !own_tlbi && self.executed.iter().any(|it| it.pe == by && it.at > at);
             at > it.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
-        let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
-        !later.any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
+        let known = |it: &&Unseen| it.slot == store.slot && it.at >= store.at && !it.knowers.is_empty();
+        !self.unseen.iter().filter(known).any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
     }
 
     /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;

@@ -11,10 +11,9 @@ impl Reference {
         self.linked.extend(linked.iter().map(|table| (*table, self.now)));
         let old = self.value(slot);
         self.memory.insert(slot, (value, self.now));
-        // What is stored to a table that nothing leads to orders nothing.
         let led_to = linked.iter().copied().chain(before.keys().map(Entry::target)).any(|it| overlap((slot, 8), it));
-        let at = if led_to { self.now } else { Time::MAX };
-        self.unseen.push(Unseen { at, pe, slot, old, knowers: [(pe, self.now)].into() });
+        let knowers = led_to.then_some((pe, self.now)).into_iter().collect();
+        self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers });
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
