@@ -9,8 +9,7 @@ impl Reference {
             self.held().into_iter().map(|e| (e, (self.is_gone(&e), self.meaning(&e)))).collect();
         let linked = self.linked();
         self.linked.extend(linked.iter().map(|table| (*table, self.now)));
-        let old = self.value(slot);
-        self.memory.insert(slot, (value, self.now));
+        let old = self.memory.insert(slot, (value, self.now)).map_or(0, |it| it.0);
         let led_to = linked.iter().copied().chain(before.keys().map(Entry::target)).any(|it| overlap((slot, 8), it));
         let knowers = led_to.then_some((pe, self.now)).into_iter().collect();
         self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers });
