@@ -26,15 +26,14 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
     let field = |at: u32, bits: u32| op.operand() >> at & ((1 << bits) - 1);
     let address = |bits: u32| ((op.operand() << (64 - bits)) as i64 >> (64 - bits)) as u64;
     let other_asid = e.asid.is_some_and(|it| u64::from(it) != field(48, 16));
-    let (by_asid, is_range) = match op.target {
-        Target::Va { asid, .. } => (asid.is_some(), false),
-        Target::VaRange { asid, .. } => (asid.is_some(), true),
-        Target::Ipa { .. } => (false, false),
-        Target::IpaRange { .. } => (false, true),
+    let by_asid = matches!(op.target, Target::Va { asid: Some(_), .. } | Target::VaRange { asid: Some(_), .. });
+    let is_range = matches!(op.target, Target::VaRange { .. } | Target::IpaRange { .. });
+    match op.target {
+        Target::Va { .. } | Target::VaRange { .. } | Target::Ipa { .. } | Target::IpaRange { .. } => {}
         Target::Asid(_) if e.asid.is_none() => return vec![Cause::GlobalSurvives],
         Target::Asid(_) if other_asid => return vec![Cause::WrongAsid],
         _ => return Vec::new(),
-    };
+    }
     // TG counts in steps of 2 from 4 KiB, which is 1. BaseADDR has fixed units under LPA2; NUM and SCALE count pages.
     let (tg, page, wide) = (field(46, 2), 10 + 2 * field(46, 2), e.root.geometry.wide);
     let units = if wide { 16 } else { page };
