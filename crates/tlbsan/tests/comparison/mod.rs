@@ -10,8 +10,8 @@ pub mod universe;
 use reference::{Reference, Seen, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use tlbsan::{Cause, Config, Event, Kind, Model, Record, What};
-use universe::{PES, Ram, Setting, Step, Universe, decode};
+use tlbsan::{Cause, Config, Event, Kind, Model, Record, Sysreg, What};
+use universe::{Act, PES, Ram, Setting, Step, Universe, decode};
 
 /// Whether the model is told of an event.
 pub type Hears = fn(&Event) -> bool;
@@ -83,23 +83,41 @@ pub struct Comparison {
     /// the PE to hold whatever the tables hold until the ASID is invalidated, and thus errs on the side of a verdict. So,
     /// where PEs roam, the model may say more than the reference, of PEs that have left something; never less.
     pub roaming: bool,
+    /// Whether the model finds all of it in a guest: EL1&0 under a stage 2 that leaves everything in its place. The reference is not
+    /// told of that: verdicts about stage 1 must be the same.
+    pub nested: bool,
     /// What the model is told.
     pub hears: Hears,
 }
+
+/// Where the root of that stage 2 lies.
+const STAGE_2: u64 = 1 << 46;
 
 impl Comparison {
     /// Says how the two differ on a sequence, if they do. The first number is that of the setting.
     pub fn run(self, codes: &[u64]) -> Result<Tally, String> {
         let (setting, codes) = codes.split_first().unwrap_or((&0, &[]));
-        let mut universe = Universe::new(Setting::new(*setting));
+        let setting = if self.nested { Setting::in_a_guest(*setting) } else { Setting::new(*setting) };
+        let mut universe = Universe::new(setting);
         let setting = universe.setting;
         let fast = Fast { model: Model::new(Config { tell_all: true, ..Config::default() }), hears: self.hears };
         let slow = Reference::new(PES);
         let (roaming, heal) = (self.roaming, universe.heal());
         let mut both = Both { roaming, left: BTreeSet::new(), heal, slow, fast, tally: Tally::default() };
+        if self.nested {
+            // 40 bits from level 1, a block of 1 GiB, a VMID.
+            universe.ram.write(STAGE_2, 0x7fd);
+            let registers =
+                [(Sysreg::VtcrEl2, 24 | 1 << 6), (Sysreg::VttbrEl2, STAGE_2 | 5 << 48), (Sysreg::HcrEl2, 1)];
+            for (pe, (register, value)) in (0..PES).flat_map(|pe| registers.map(|it| (pe, it))) {
+                both.fast.event(&mut universe.ram, &Event { pe, pc: 0, what: What::Sysreg(register, value) });
+            }
+        }
         let prologue = universe.prologue();
         let steps: Vec<Step> = codes.iter().flat_map(|code| decode(*code, self.roaming, &setting)).collect();
-        for (number, step) in prologue.iter().chain(&steps).enumerate() {
+        // Of what is unknown after a reset, and where two stages together lead, a guest says less.
+        let told = |step: &&Step| !self.nested || !matches!(step.act, Act::Reset | Act::Access { .. });
+        for (number, step) in prologue.iter().chain(&steps).filter(told).enumerate() {
             let mut outcome = Ok(());
             universe.perform(step, |ram, event| {
                 if outcome.is_ok() {
@@ -108,7 +126,7 @@ impl Comparison {
             });
             if let Err(mut text) = outcome {
                 let _ = writeln!(text, "  {setting:?}, after");
-                for step in prologue.iter().chain(&steps).take(number + 1).skip(prologue.len()) {
+                for step in prologue.iter().chain(&steps).filter(told).take(number + 1).skip(prologue.len()) {
                     let _ = writeln!(text, "    {}", setting.describe(step));
                 }
                 return Err(text);
@@ -211,6 +229,7 @@ pub fn everything(_: &Event) -> bool {
 pub fn fuzz(bytes: &[u8]) -> Result<Tally, String> {
     let code = |six: &[u8]| six.iter().fold(0, |code, byte| code << 8 | u64::from(*byte));
     let codes: Vec<u64> = bytes.chunks(6).map(code).collect();
-    let [stay, roam] = [false, true].map(|roaming| Comparison { roaming, hears: everything }.run(&codes));
-    Ok(stay?.add(roam?))
+    let run = |(roaming, nested)| Comparison { roaming, nested, hears: everything }.run(&codes);
+    let [stay, roam, guest] = [(false, false), (true, false), (false, true)].map(run);
+    Ok(stay?.add(roam?).add(guest?))
 }

@@ -36,7 +36,9 @@ impl Reference {
         // And so is an old value; where it leads by now is asked whoever holds it, when a TLBI is performed.
         let leads = |e: &Entry| self.executed.last().is_some_and(|it| it.at == self.now) || holds(e);
         let inside = |it: &Unseen| above.next().is_some() && overlap((it.slot, 8), above.target());
-        let hidden = self.unseen.iter().filter(|it| inside(it) && self.is_hidden(it, pe, domain));
+        // Who comes by way of one misses all that was stored where nothing else leads.
+        let counts = |it: &&Unseen| inside(it) && (!it.knowers.is_empty() || !holds(above));
+        let hidden = self.unseen.iter().filter(counts).filter(|it| self.is_hidden(it, pe, domain));
         found.extend(hidden.map(|it| self.child(above, it.slot, it.old)).filter(leads));
         let combined = above.root.space.is_stage2() && above.leaf().is_some();
         found.extend(combined.then_some(Entry { combined, ..*above }));

@@ -14,7 +14,6 @@ impl Reference {
         let knowers = led_to.then_some((pe, self.now)).into_iter().collect();
         self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers });
         let new_tables = &self.linked() - &linked;
-        self.unseen.retain(|it| !it.knowers.is_empty() || !new_tables.iter().any(|t| overlap((it.slot, 8), *t)));
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
             let (was_gone, meant) = before[e];

@@ -82,7 +82,7 @@ impl Ram {
         self.watched.contains(&(pa & !0xfff))
     }
 
-    fn write(&mut self, pa: u64, value: u64) {
+    pub(crate) fn write(&mut self, pa: u64, value: u64) {
         self.words.insert(pa, value);
     }
 }

@@ -71,6 +71,12 @@ impl Setting {
         Self { regime, granule, managed, bbm, runs, shape }
     }
 
+    /// One of EL1&0 whose tables a stage 2 of 40 bits can map.
+    pub(crate) fn in_a_guest(number: u64) -> Self {
+        let it = Self::new(number & !3);
+        Self { shape: if it.shape == Shape::Wide { Shape::Plain } else { it.shape }, ..it }
+    }
+
     /// log2 of what an entry translates.
     pub(super) fn shift(&self, level: u32) -> u32 {
         self.granule + (self.granule - 3) * (3 - level)
