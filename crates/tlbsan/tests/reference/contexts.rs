@@ -21,9 +21,8 @@ impl Reference {
         let unknown = |root: &&&Entry| belongs(root).is_some_and(|which| it.unknown[which].take().is_some());
         let after_reset = loaded.iter().find(unknown).map(|root| Seen::new(Kind::Asid, root, [pe].into(), None));
         self.fetch(Domain::NonShareable, &self.pes.clone());
-        let attributes = self.changed_attributes(pe, &new);
-        let clashes = loaded.iter().flat_map(|root| self.clashes(pe, root));
-        after_reset.into_iter().chain(attributes).chain(clashes).collect()
+        let seen = after_reset.into_iter().chain(self.changed_attributes(pe, &new));
+        seen.chain(loaded.iter().flat_map(|root| self.clashes(pe, root))).collect()
     }
 
     /// An invalidation of everything is complete.
@@ -47,9 +46,8 @@ impl Reference {
         let same = |it: &Entry| (it.root.space, it.root.half, it.asid) == (new.root.space, new.root.half, new.asid);
         let shares = |it: &Pe| new.shared && roots(&it.effective).iter().any(|it| it.shared && same(it));
         let earlier = |e: &Entry| same(e) && e.root != new.root && !e.combined && !self.children(new).is_empty();
-        let at = |root: Root, va: u64| self.walk(root, va, new.level + 1).says;
-        let differs = |e: &Entry| e.level == new.level + 1 && at(e.root, e.va) != at(new.root, e.va);
-        let clash = |e: &&Entry| earlier(e) && (self.stale.contains_key(e) || differs(e));
+        let differs = |e: &Entry| self.meaning(e).says != self.walk(new.root, e.va, e.level).says;
+        let clash = |e: &&Entry| earlier(e) && (self.stale.contains_key(e) || e.level == new.level + 1 && differs(e));
         let mut all: BTreeMap<Entry, Pes> = BTreeMap::new();
         for (other, it) in self.pes.iter().enumerate().filter(|(other, it)| *other == pe || shares(it)) {
             for e in it.cached.keys().filter(clash) {

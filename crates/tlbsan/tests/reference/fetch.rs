@@ -77,9 +77,11 @@ impl Reference {
         // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads
         // to its slot by now.
         for (pe, it) in self.pes.iter().enumerate() {
+            let tops = roots(&it.effective);
+            let walked = |e: &&Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
             let by = |e: &Entry, it: &Unseen| it.slot == e.slot && self.stale.get(e) == Some(&it.at) && !e.combined;
             let removed = |e: &&Entry| self.unseen.iter().any(|it| by(e, it) && self.is_hidden(it, pe, domain));
-            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
+            stays.extend(it.cached.keys().filter(walked).filter(removed).map(|e| ((pe, *e), at)));
         }
         self.executed.last_mut().expect("the one just pushed").stays = stays;
         // What its own stores keep from it, others have been handed over.
