@@ -537,6 +537,12 @@ const STALE_ACCESS: &[Twin] = &[
     )
     .only_simulated(FORGETS),
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; isb; read va+10 frame:2+10"),
+    // What was removed under another ASID could not have been used.
+    right(
+        "id ets2 0; str other.8 table:t2; str t2.0 table:empty; str empty.0 page:2,k; str root2.0 table:other; \
+         msr ttbr0_el1 a9.root2; isb; msr ttbr0_el1 a7.root; isb; str empty.0 0; dsb ishst; tlbi vale1is va asid=9; dsb ish; \
+         read va+10 frame:0+10",
+    ),
     // For a page of EL0's it is advice: its kernel leaves that to the return to EL0.
     right(
         "id ets2 0; str pte page:0; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; read va+10 frame:2+10",

@@ -103,17 +103,18 @@ impl Model {
         kind: AccessKind,
     ) -> Option<(Settled, Option<u64>)> {
         let pe = now.event.pe;
-        let own = self.residues.unsynchronised(pe);
-        if own.is_empty() || nested {
+        let unsynchronised = self.residues.unsynchronised(pe);
+        if unsynchronised.is_empty() || nested {
             return None;
         }
         let (fetch, ets2) = (kind == AccessKind::Fetch, self.pes[pe].features.ets2);
         let tables = self.by_shadow(loaded, va).output();
         let va = loaded.root.canonical(va)?;
+        let asids = self.asids_in_use(pe, loaded);
+        let here =
+            |gone: &&Settled| gone.space == loaded.root.space && asids.iter().any(|asid| gone.tag.is_found(*asid));
+        let own = unsynchronised.iter().filter(here);
         let settled = not_synchronised(own, fetch, ets2, va, tables).cloned()?;
-        if settled.space != loaded.root.space {
-            return None;
-        }
         self.residues.forget_unsynchronised(pe, settled.slot);
         Some((settled, tables))
     }
@@ -126,10 +127,7 @@ impl Model {
     fn is_explained(&self, pe: usize, loaded: &Loaded, nested: bool, va: u64, pa: u64) -> bool {
         let space = loaded.root.space;
         let Some(va) = loaded.root.canonical(va) else { return true };
-        // Under the ASID that is in effect, or one that is written and that a source may use at once.
-        let written = (0..PLACES).filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
-        let asids: Vec<u16> =
-            written.filter(|it| it.root.space == space).map(|it| it.asid).chain([loaded.asid]).collect();
+        let asids = self.asids_in_use(pe, loaded);
         let open = self.residues.overlapping(space, va, 1).into_iter().any(|id| {
             self.residues.get(id).is_some_and(|residue| {
                 // Whatever came of the intermediate address.
@@ -149,6 +147,12 @@ impl Model {
             gone.space == space && gives(&gone.entry, gone.start, gone.size, va, pa)
                 || nested && gone.space == Space::Stage2(vmid)
         })
+    }
+
+    /// The ASID that is in effect, and those that are written and that a source may use at once.
+    fn asids_in_use(&self, pe: usize, loaded: &Loaded) -> Vec<u16> {
+        let written = (0..PLACES).filter_map(|place| self.pes[pe].written.loaded(place).ok()?);
+        written.filter(|it| it.root.space == loaded.root.space).map(|it| it.asid).chain([loaded.asid]).collect()
     }
 
     fn leads_through_stage2(&self, space: Space, pe: usize, pa: u64) -> bool {

@@ -34,6 +34,8 @@ const MAX_UNSYNCHRONISED: usize = 64;
 pub struct Settled {
     /// What it belonged to.
     pub space: Space,
+    /// How it was tagged.
+    pub tag: Tag,
     /// First input address.
     pub start: u64,
     /// Bytes.
@@ -274,8 +276,8 @@ impl Residues {
         waiting.retain(|&id| {
             let Some(residue) = self.slab.get_mut(id) else { return false };
             let (still, own) = residue.complete(pe, dsb);
-            if own {
-                let settled = residue.settled();
+            for tag in own {
+                let settled = residue.settled(tag);
                 let mine = list(&mut self.unsynchronised, pe);
                 if mine.len() < MAX_UNSYNCHRONISED {
                     mine.push(settled);
@@ -464,13 +466,13 @@ impl Residue {
         Ok(Removal { reach: effect.reach & !again, why_left })
     }
 
-    /// A DSB of `pe` completes what it can. Says whether something of `pe` is still in flight, and whether `pe` itself
+    /// A DSB of `pe` completes what it can. Says whether something of `pe` is still in flight, and under which tags `pe` itself
     /// held the entry and holds it no longer.
-    fn complete(&mut self, pe: usize, dsb: Dsb) -> (bool, bool) {
-        let held_before = self.pes() >> pe & 1 != 0;
-        let mut still = false;
+    fn complete(&mut self, pe: usize, dsb: Dsb) -> (bool, SmallVec<[Tag; 2]>) {
+        let (mut still, mut own) = (false, SmallVec::new());
         for holder in &mut self.holders {
             let pes = &mut holder.pes;
+            let held_before = *pes >> pe & 1 != 0;
             holder.in_flight.retain(|tlbi| {
                 if tlbi.issuer != pe {
                     return true;
@@ -482,13 +484,21 @@ impl Residue {
                 still |= !done;
                 !done
             });
+            if held_before && *pes >> pe & 1 == 0 {
+                own.push(holder.tag);
+            }
         }
-        (still, held_before && self.pes() >> pe & 1 == 0)
+        // Of the two that an entry of stage 2 is held under, the last one that goes.
+        if self.what.space.is_stage2() && self.pes() >> pe & 1 != 0 {
+            own.clear();
+        }
+        (still, own)
     }
 
-    fn settled(&self) -> Settled {
+    fn settled(&self, tag: Tag) -> Settled {
         Settled {
             space: self.what.space,
+            tag,
             start: self.what.start,
             size: self.size(),
             level: self.what.level,

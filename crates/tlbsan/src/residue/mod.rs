@@ -54,6 +54,13 @@ pub enum Tag {
     Combined,
 }
 
+impl Tag {
+    /// Whether a lookup under `asid` finds it; 0 where there are no ASIDs.
+    pub fn is_found(self, asid: u16) -> bool {
+        !matches!(self, Self::Asid(other) if other != asid)
+    }
+}
+
 /// Who may hold an entry, by its tag. Nearly always one.
 pub type Holders = SmallVec<[(Tag, PeSet); 2]>;
 /// Some residues. Nearly always a few.
@@ -176,9 +183,7 @@ impl Residue {
 
     /// Whether `pe` may hold it, tagged so that a lookup under `asid` finds it.
     pub fn may_be_found(&self, pe: usize, asid: u16) -> bool {
-        let untagged = !self.what.space.has_asids();
-        let finds = |tag| untagged || !matches!(tag, Tag::Asid(other) if other != asid);
-        self.holders.iter().any(|holder| holder.pes >> pe & 1 != 0 && finds(holder.tag))
+        self.holders.iter().any(|holder| holder.pes >> pe & 1 != 0 && holder.tag.is_found(asid))
     }
 
     /// Every PE that may hold it.

@@ -25,13 +25,13 @@ pub fn gives(entry: &Descriptor, start: u64, size: u64, va: u64, pa: u64) -> boo
 
 /// The PE's own invalidation that this access should have been synchronised after: the old entry leads elsewhere than the
 /// tables, which translate `va` to `tables` now.
-pub fn not_synchronised(
-    settled: &[Settled],
+pub fn not_synchronised<'a>(
+    settled: impl Iterator<Item = &'a Settled>,
     is_fetch: bool,
     ets2: bool,
     va: u64,
     tables: Option<u64>,
-) -> Option<&Settled> {
+) -> Option<&'a Settled> {
     if ets2 && !is_fetch {
         return None;
     }
@@ -40,7 +40,7 @@ pub fn not_synchronised(
     let is_leaf = |gone: &Settled| matches!(gone.entry, Descriptor::Leaf(_));
     let might = |gone: &&Settled| va.wrapping_sub(gone.start) < gone.size && is_leaf(gone) && !led_there(gone);
     // Of several the smallest is named.
-    settled.iter().filter(might).min_by_key(|gone| gone.size)
+    settled.filter(might).min_by_key(|gone| gone.size)
 }
 
 /// How bad it is to use what was removed without a context synchronisation event.

@@ -85,20 +85,21 @@ impl Reference {
         };
         let leads = |e: &Entry| e.leaf().filter(|_| va.wrapping_sub(e.va) < e.size()).map(|it| it.output + (va - e.va));
         let it = &self.pes[pe];
-        let root = root_of(&it.effective)?.aged();
+        let (root, written) = (root_of(&it.effective)?.aged(), root_of(&it.written));
         let tables = leads(&self.walk(root.root, va, 3));
         // R6: what the PE's own invalidation removed may be in use until it synchronises, if that leads elsewhere.
-        let elsewhere = |e: &&Entry| leads(e).is_some_and(|pa| tables != Some(pa)) && e.root.space == root.root.space;
+        let asids = [None, root.asid, written.and_then(|it| it.asid)];
+        let here = |e: &Entry| e.root.space == root.root.space && asids.contains(&e.asid);
+        let elsewhere = |e: &&Entry| here(e) && leads(e).is_some_and(|pa| tables != Some(pa));
         if let Some(gone) = it.settled.iter().filter(elsewhere).max_by_key(|e| e.level).copied() {
             self.pes[pe].settled.retain(|e| e.slot != gone.slot);
             return Some(Seen::new(Kind::StaleAccess, &gone, [pe].into(), Some(Cause::NotSynchronised)));
         }
         // Registers that are written and not yet in effect may be used as well; where they lead, if anywhere, nobody says.
-        let by_written = root_of(&it.written).map(|it| leads(&self.walk(it.aged().root, va, 3)));
-        let is_right = tables == Some(pa) || by_written.is_none_or(|found| found == Some(pa));
+        let is_right =
+            tables == Some(pa) || written.is_none_or(|it| leads(&self.walk(it.aged().root, va, 3)) == Some(pa));
         // R7: so is what may be cached still.
-        let stale = |e: &Entry| e.root.space == root.root.space && self.stale.contains_key(e);
-        if is_right || it.cached.keys().any(|e| stale(e) && leads(e) == Some(pa)) {
+        if is_right || it.cached.keys().any(|e| here(e) && self.stale.contains_key(e) && leads(e) == Some(pa)) {
             return None;
         }
         let page = Entry { level: 3, va: va & !(root.root.geometry.page() - 1), ..root };

@@ -9,12 +9,17 @@ impl Reference {
     pub(super) fn fetch(&mut self, domain: Domain, known: &[Pe]) {
         for (pe, known) in known.iter().enumerate() {
             let tops = roots(&self.pes[pe].effective);
+            // What belongs to a root that is not loaded is not walked through.
+            let walked = |e: &Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
+            // Where a TLBI is performed, what a store removed that the walker may not have seen: R4 asks for the order of that store,
+            // whatever leads to its slot by now.
+            let hidden = self.unseen.iter().filter(|it| self.issuing.is_some() && self.is_hidden(it, pe, domain));
+            let again: Vec<Entry> = hidden.flat_map(|it| &it.was).filter(|e| walked(e)).copied().collect();
+            self.pes[pe].cached.extend(again.into_iter().map(|e| (e, self.now)));
             let held = self.pes[pe].cached.iter().map(|(e, time)| (*e, *time));
             let mut all: Vec<(Entry, Time)> = held.chain(tops.iter().map(|top| (*top, self.now))).collect();
             while let Some((above, time)) = all.pop() {
-                // What belongs to a root that is not loaded is not walked through.
-                let walked = |top: &Entry| top.root == above.root && (above.asid.is_none() || above.asid == top.asid);
-                let found = tops.iter().any(walked).then(|| self.read_table(pe, &above, domain, known));
+                let found = walked(&above).then(|| self.read_table(pe, &above, domain, known));
                 let cached = &mut self.pes[pe].cached;
                 for e in found.into_iter().flatten() {
                     if cached.get(&e) < Some(&time) {
@@ -34,8 +39,8 @@ impl Reference {
         // a run may be written entry by entry.
         found.extend(self.children(above).iter().flat_map(Entry::run).filter(holds));
         // And so is an old value; where it leads by now is asked whoever holds it, when a TLBI is performed.
-        let leads = |e: &Entry| self.executed.last().is_some_and(|it| it.at == self.now) || holds(e);
-        let inside = |it: &Unseen| above.next().is_some() && overlap((it.slot, 8), above.target());
+        let leads = |e: &Entry| self.issuing.is_some() || holds(e);
+        let inside = |it: &Unseen| above.says.next().is_some() && overlap((it.slot, 8), above.target());
         // Who comes by way of one misses all that was stored where nothing else leads.
         let counts = |it: &&Unseen| inside(it) && (!it.knowers.is_empty() || !holds(above));
         let hidden = self.unseen.iter().filter(counts).filter(|it| self.is_hidden(it, pe, domain));
@@ -51,11 +56,11 @@ impl Reference {
     /// the store was handed over to it, though not to the PE that stored. What goes for a store goes for every earlier one to its
     /// slot.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
-        let own_tlbi = self.executed.last().is_some_and(|it| it.at == self.now && it.pe == store.pe);
         let publishes = |it: &Unseen, (at, by, reach): (Time, usize, Domain)| {
             let own = domain == Domain::NonShareable && by == pe;
             let knows = it.knowers.get(&by).is_some_and(|since| *since < at);
-            let handed_over = || !own_tlbi && self.executed.iter().any(|it| it.pe == by && it.at > at);
+            let handed_over =
+                || self.issuing != Some(store.pe) && self.executed.iter().any(|it| it.pe == by && it.at > at);
             at > it.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
         let known = |it: &&Unseen| it.slot == store.slot && it.at >= store.at && !it.knowers.is_empty();
@@ -70,21 +75,12 @@ impl Reference {
         self.executed.push(it.clone());
         let before = self.pes.clone();
         self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !it.removes(e)));
+        self.issuing = Some(pe);
         self.fetch(domain, &before);
+        self.issuing = None;
         let after = std::mem::replace(&mut self.pes, before);
         let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
-        let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
-        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads
-        // to its slot by now.
-        for (pe, it) in self.pes.iter().enumerate() {
-            let tops = roots(&it.effective);
-            let walked = |e: &&Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
-            let by = |e: &Entry, it: &Unseen| it.slot == e.slot && self.stale.get(e) == Some(&it.at) && !e.combined;
-            let removed = |e: &&Entry| self.unseen.iter().any(|it| by(e, it) && self.is_hidden(it, pe, domain));
-            stays.extend(it.cached.keys().filter(walked).filter(removed).map(|e| ((pe, *e), at)));
-        }
+        let stays = after.into_iter().enumerate().flat_map(again).collect();
         self.executed.last_mut().expect("the one just pushed").stays = stays;
-        // What its own stores keep from it, others have been handed over.
-        self.now += 1;
     }
 }

@@ -97,11 +97,6 @@ impl Entry {
         }
     }
 
-    /// The table page that it leads to.
-    fn next(&self) -> Option<u64> {
-        if let Descriptor::Table(table) = self.says { Some(table.next) } else { None }
-    }
-
     fn leaf(&self) -> Option<Leaf> {
         if let Descriptor::Leaf(leaf) = self.says { Some(leaf) } else { None }
     }
@@ -124,6 +119,8 @@ struct Unseen {
     pe: usize,
     slot: u64,
     old: u64,
+    /// What was held of that, and was not stale.
+    was: Vec<Entry>,
     /// Since when the writer knows of it, and whoever has read the slot since; nobody, if nothing led to its table: that orders nothing.
     knowers: BTreeMap<usize, Time>,
 }
@@ -199,6 +196,8 @@ pub(crate) struct Reference {
     /// DSBs that wait for stores: when, on which PE, and how far.
     dsbs: Vec<(Time, usize, Domain)>,
     executed: Vec<Executed>,
+    /// The PE whose TLBI is being performed.
+    issuing: Option<usize>,
     /// Entries that verdicts were about.
     told: BTreeSet<Entry>,
     /// Since when each entry has been gone from the tables.

@@ -44,14 +44,14 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
     // The hint names the level of the leaf; a table is above that. Levels without leaves are no hint, and there are two more of those
     // without FEAT_LPA2; TG alone is one for a range, which must begin where an entry of that level can.
     let none = level == 0 && (is_range || tg != 1 || !wide) || (tg, level) == (2, 1) && !wide;
-    let named = if e.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
+    let named = if e.says.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
     let begins = !is_range || first.is_multiple_of(e.root.geometry.size(level as i8));
     let fits = !is_range && (tg == 0 || none) || tg == u64::from(e.root.geometry.tg()) && (none || named && begins);
     // What stage 1 was combined with goes with the address, whatever else the operation says.
     let reasons = [
         (first.wrapping_sub(e.va) >= e.size() && e.va.wrapping_sub(first) >= size, Cause::WrongRange),
         (!e.combined && by_asid && other_asid, Cause::WrongAsid),
-        (!e.combined && op.target.is_leaf_only() && e.next().is_some(), Cause::LeafOnly),
+        (!e.combined && op.target.is_leaf_only() && e.says.next().is_some(), Cause::LeafOnly),
         (!e.combined && !fits, Cause::WrongTtl),
     ];
     reasons.iter().filter(|(applies, _)| *applies).map(|(_, cause)| *cause).collect()

@@ -40,7 +40,7 @@ impl Reference {
 
     /// What is there to be fetched from a table that `above` leads to.
     pub(super) fn children(&self, above: &Entry) -> Vec<Entry> {
-        let (table, size) = if above.next().is_some() { above.target() } else { (0, 0) };
+        let (table, size) = if above.says.next().is_some() { above.target() } else { (0, 0) };
         let values = self.memory.range(table..table + size);
         values.map(|(slot, (bits, _))| self.child(above, *slot, *bits)).filter(|e| e.says.is_cacheable()).collect()
     }
@@ -48,7 +48,7 @@ impl Reference {
     /// What stands in the tables for `va`, at `level` or above it.
     pub(super) fn walk(&self, root: Root, va: u64, level: i8) -> Entry {
         let mut at = Entry::top(root);
-        while at.next().is_some() && at.level < level {
+        while at.says.next().is_some() && at.level < level {
             let slot = at.target().0 + (va - at.va) / root.geometry.size(at.level + 1) * 8;
             at = self.child(&at, slot, self.value(slot));
         }
@@ -66,11 +66,11 @@ impl Reference {
         // FEAT_BBM: blocks whose size may change without a break.
         let resizable = |block: &Entry| block.leaf().is_some_and(|it| self.bbm >= 2 || self.bbm == 1 && it.nt);
         let below = found.level < e.level;
-        match (e.next(), found.next()) {
+        match (e.says.next(), found.says.next()) {
             (None, Some(_)) if resizable(e) => self.resized(e, &found),
             // What is reached through the table has entries of its own.
             (Some(_), None) if below && resizable(&found) => Change::Owed,
-            (_, None) if (below || e.next().is_some()) && resizable(&found) => {
+            (_, None) if (below || e.says.next().is_some()) && resizable(&found) => {
                 self.resized(&found, e).max(Change::Owed)
             }
             _ if below && found.says.is_cacheable() => Change::Break,
@@ -89,7 +89,8 @@ impl Reference {
             (Some(a), Some(b)) if self.bbm >= 3 && !permits_more(&a, &b) => Change::None,
             _ => {
                 let (children, all) = (self.children(part), part.root.geometry.entries(part.level + 1));
-                let least = if part.next().is_some() && children.len() == all { Change::None } else { Change::Owed };
+                let least =
+                    if part.says.next().is_some() && children.len() == all { Change::None } else { Change::Owed };
                 children.iter().map(|it| self.resized(block, it)).fold(least, Change::max)
             }
         }
@@ -132,7 +133,7 @@ impl Reference {
     pub(super) fn linked(&self) -> BTreeSet<(u64, u64)> {
         let (mut linked, mut all) = (BTreeSet::new(), self.roots.clone());
         while let Some(above) = all.pop_first() {
-            linked.extend(above.next().map(|_| above.target()));
+            linked.extend(above.says.next().map(|_| above.target()));
             all.extend(self.children(&above));
         }
         linked

@@ -12,7 +12,8 @@ impl Reference {
         let old = self.memory.insert(slot, (value, self.now)).map_or(0, |it| it.0);
         let led_to = linked.iter().copied().chain(before.keys().map(Entry::target)).any(|it| overlap((slot, 8), it));
         let knowers = led_to.then_some((pe, self.now)).into_iter().collect();
-        self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers });
+        let was = before.iter().filter(|(e, (gone, _))| e.slot == slot && !gone).map(|(e, _)| *e).collect();
+        self.unseen.push(Unseen { at: self.now, pe, slot, old, was, knowers });
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
@@ -32,7 +33,8 @@ impl Reference {
     /// Whether a store to `slot` puts the table that stale `e` leads to to another use.
     fn reuses(&self, e: &Entry, slot: u64, old: u64, value: u64) -> bool {
         let (table, size) = e.target();
-        let inside = e.next().is_some() && slot.wrapping_sub(table) < size && self.meaning(e).next() != Some(table);
+        let inside =
+            e.says.next().is_some() && slot.wrapping_sub(table) < size && self.meaning(e).says.next() != Some(table);
         let Some(since) = self.stale.get(e).filter(|_| inside) else { return false };
         if self.linked().contains(&e.target()) {
             // Linked elsewhere: it may be emptied there, and neither software bits nor the access flag are a change.
