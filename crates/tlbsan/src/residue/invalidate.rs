@@ -120,8 +120,7 @@ impl Residues {
             let awaited = in_flight.any(|tlbi| tlbi.issuer == pe && completes(dsb, &tlbi.op));
             let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
             let read = self.cuts.get(&residue.what.cut).is_some_and(read);
-            let written = residue.lower.last().map_or(residue.written, |lower| lower.written);
-            let orders = dsb.covers_stores() && (written > last || read);
+            let orders = dsb.covers_stores() && (residue.written > last || read);
             self.mark(id, awaited, Help::Complete);
             self.mark(id, orders, Help::Order);
         }

@@ -138,8 +138,8 @@ pub struct Residue {
     born: u64,
     /// Number of the event in which its writer stored: later, if its effect was seen first.
     written: u64,
-    /// Stores that cut it off once more, further down: the last one to its own slot, and to that of each table residue above.
-    lower: SmallVec<[CutOff; 1]>,
+    /// The last store that removed it from its unlinked table as well.
+    detached: Option<CutOff>,
     /// Residues that can be reached through this one.
     children: Vec<ResidueId>,
     /// TLBIs that did not suffice.
@@ -173,7 +173,7 @@ impl Residue {
 
     /// Whether it is gone from its unlinked table as well.
     pub fn is_detached(&self) -> bool {
-        self.lower.iter().any(|lower| lower.slot == self.what.slot())
+        self.detached.is_some()
     }
 
     /// PEs that may hold it under a tag.
@@ -291,7 +291,7 @@ impl Residues {
             writer,
             born: self.now,
             written: self.now,
-            lower: SmallVec::new(),
+            detached: None,
             children: Vec::new(),
             attempts: Vec::new(),
             more_attempts: 0,
@@ -337,7 +337,9 @@ impl Residues {
         }
         self.sizes.remove(shift);
         self.leave_cut(cut);
-        residue.lower.iter().for_each(|lower| self.leave_cut(lower.slot));
+        if residue.detached.is_some() {
+            self.leave_cut(residue.what.slot());
+        }
         Some(residue)
     }
 

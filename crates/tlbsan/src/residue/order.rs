@@ -67,26 +67,24 @@ impl Residues {
         }
     }
 
-    /// The entry has gone from its unlinked table as well: once that store is ordered, a walker cannot reach it any more, nor what
-    /// it leads to.
+    /// The entry has gone from its unlinked table as well: once that store is ordered, a walker cannot fetch it from there again.
     pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
-        let cut = CutOff { slot, writer: Some(pe), since: self.now, written: self.now };
+        let cut_off = CutOff { slot, writer: Some(pe), since: self.now, written: self.now };
         for id in self.at(space, start, shift).to_vec() {
-            let hangs = |residue: &Residue| residue.what.slot() == slot && residue.what.through.is_some();
-            if self.get(id).is_some_and(|residue| hangs(residue) && !residue.is_detached()) {
-                self.cut_off_below(id, cut);
+            let Some(residue) = self.slab.get_mut(id) else { continue };
+            if residue.what.slot() == slot && residue.what.through.is_some() && !residue.is_detached() {
+                residue.detached = Some(cut_off);
+                let cut = self.cuts.entry(slot).or_default();
+                cut.live += 1;
+                cut.last_store = self.now;
             }
         }
     }
 
     /// The entry is in its unlinked table again.
     pub fn attach(&mut self, id: ResidueId) {
-        let Some(residue) = self.slab.get_mut(id) else { return };
-        let own = residue.what.slot();
-        if residue.is_detached() {
-            residue.lower.retain(|lower| lower.slot != own);
-            self.leave_cut(own);
-        }
+        let detached = self.slab.get_mut(id).and_then(|residue| residue.detached.take());
+        detached.into_iter().for_each(|cut| self.leave_cut(cut.slot));
     }
 
     /// Another member of the contiguous run of this residue is back: what is in flight may have been executed before it was
@@ -97,30 +95,10 @@ impl Residues {
         }
     }
 
-    /// A residue and those that hang on it are cut off once more.
-    fn cut_off_below(&mut self, id: ResidueId, lower: CutOff) {
-        let Some(residue) = self.slab.get_mut(id) else { return };
-        let cut = self.cuts.entry(lower.slot).or_default();
-        cut.last_store = self.now;
-        match residue.lower.iter_mut().find(|it| it.slot == lower.slot) {
-            Some(earlier) => *earlier = lower,
-            None => {
-                cut.live += 1;
-                residue.lower.push(lower);
-            }
-        }
-        for child in self.children(id) {
-            if self.get(child).is_some_and(|child| child.what.through == Some(id)) {
-                self.cut_off_below(child, lower);
-            }
-        }
-    }
-
-    /// R4: whether some DSB has made a store that cut the residue off visible to walkers within `domain`.
+    /// R4: whether some DSB has made the store that removed the residue visible to walkers within `domain`.
     fn is_ordered(&self, residue: &Residue, domain: Domain, issuer: usize) -> bool {
         let Residue { writer, born, written, .. } = *residue;
-        let upper = CutOff { slot: residue.what.cut, writer, since: born, written };
-        residue.lower.iter().chain([&upper]).any(|cut| self.is_visible(*cut, domain, issuer))
+        self.is_visible(CutOff { slot: residue.what.cut, writer, since: born, written }, domain, issuer)
     }
 
     /// Whether some DSB has made a store visible to walkers within `domain`.
@@ -151,8 +129,7 @@ impl Residues {
         issuer: usize,
     ) -> SmallVec<[&Residue; 2]> {
         let what = &residue.what;
-        let mut own = residue.lower.iter().filter(|lower| lower.slot == what.slot());
-        let gone = own.any(|lower| self.is_visible(*lower, domain, issuer));
+        let gone = residue.detached.is_some_and(|cut_off| self.is_visible(cut_off, domain, issuer));
         // Another member of its run stands for it there, if walks come there still.
         let in_run = || stands_in_run(residue, shadow) && !is_linked_here(residue, shadow);
         let hangs = what.through.is_some() && !gone || in_run();

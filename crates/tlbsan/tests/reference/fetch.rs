@@ -11,11 +11,6 @@ impl Reference {
             let tops = roots(&self.pes[pe].effective);
             // What belongs to a root that is not loaded is not walked through.
             let walked = |e: &Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
-            // Where a TLBI is performed, what a store removed that the walker may not have seen: R4 asks for the order of that store,
-            // whatever leads to its slot by now.
-            let hidden = self.unseen.iter().filter(|it| self.issuing.is_some() && self.is_hidden(it, pe, domain));
-            let again: Vec<Entry> = hidden.flat_map(|it| &it.was).filter(|e| walked(e)).copied().collect();
-            self.pes[pe].cached.extend(again.into_iter().map(|e| (e, self.now)));
             let held = self.pes[pe].cached.iter().map(|(e, time)| (*e, *time));
             let mut all: Vec<(Entry, Time)> = held.chain(tops.iter().map(|top| (*top, self.now))).collect();
             while let Some((above, time)) = all.pop() {
@@ -38,13 +33,10 @@ impl Reference {
         // What another member of its run says of a slot is fetched again by those that hold it, but not by a walker that comes anew:
         // a run may be written entry by entry.
         found.extend(self.children(above).iter().flat_map(Entry::run).filter(holds));
-        // And so is an old value; where it leads by now is asked whoever holds it, when a TLBI is performed.
-        let leads = |e: &Entry| self.issuing.is_some() || holds(e);
+        // And so is an old value.
         let inside = |it: &Unseen| above.says.next().is_some() && overlap((it.slot, 8), above.target());
-        // Who comes by way of one misses all that was stored where nothing else leads.
-        let counts = |it: &&Unseen| inside(it) && (!it.knowers.is_empty() || !holds(above));
-        let hidden = self.unseen.iter().filter(counts).filter(|it| self.is_hidden(it, pe, domain));
-        found.extend(hidden.map(|it| self.child(above, it.slot, it.old)).filter(leads));
+        let hidden = self.unseen.iter().filter(|it| inside(it) && self.is_hidden(it, pe, domain));
+        found.extend(hidden.map(|it| self.child(above, it.slot, it.old)).filter(holds));
         let combined = above.root.space.is_stage2() && above.leaf().is_some();
         found.extend(combined.then_some(Entry { combined, ..*above }));
         found
@@ -63,8 +55,8 @@ impl Reference {
                 || self.issuing != Some(store.pe) && self.executed.iter().any(|it| it.pe == by && it.at > at);
             at > it.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
         };
-        let known = |it: &&Unseen| it.slot == store.slot && it.at >= store.at && !it.knowers.is_empty();
-        !self.unseen.iter().filter(known).any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
+        let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
+        !later.any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
     }
 
     /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;
@@ -77,10 +69,20 @@ impl Reference {
         self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !it.removes(e)));
         self.issuing = Some(pe);
         self.fetch(domain, &before);
-        self.issuing = None;
         let after = std::mem::replace(&mut self.pes, before);
         let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
-        let stays = after.into_iter().enumerate().flat_map(again).collect();
+        let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
+        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads
+        // to it by now.
+        for (pe, it) in self.pes.iter().enumerate() {
+            let tops = roots(&it.effective);
+            let walked = |e: &&Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
+            let hidden = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain));
+            let hidden: BTreeSet<Time> = hidden.map(|it| it.at).collect();
+            let removed = |e: &&Entry| self.stale.get(e).is_some_and(|since| hidden.contains(since));
+            stays.extend(it.cached.keys().filter(walked).filter(removed).map(|e| ((pe, *e), at)));
+        }
+        self.issuing = None;
         self.executed.last_mut().expect("the one just pushed").stays = stays;
     }
 }

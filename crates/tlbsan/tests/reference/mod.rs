@@ -119,9 +119,7 @@ struct Unseen {
     pe: usize,
     slot: u64,
     old: u64,
-    /// What was held of that, and was not stale.
-    was: Vec<Entry>,
-    /// Since when the writer knows of it, and whoever has read the slot since; nobody, if nothing led to its table: that orders nothing.
+    /// Since when the writer knows of it, and whoever has read the slot since.
     knowers: BTreeMap<usize, Time>,
 }
 
@@ -230,8 +228,8 @@ impl Reference {
                 verdicts = slots.flat_map(|slot| self.store(pe, slot, memory(slot))).collect();
             }
             What::Load { pa, size } => {
-                let read = |it: &&mut Unseen| (pa & !7..pa + size).contains(&it.slot) && !it.knowers.is_empty();
-                self.unseen.iter_mut().filter(read).for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
+                let read = self.unseen.iter_mut().filter(|it| (pa & !7..pa + size).contains(&it.slot));
+                read.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
             }
             What::Tlbi(op) => self.tlbi(pe, op),
             What::Dsb(dsb) => self.dsb(pe, dsb),
@@ -256,8 +254,7 @@ impl Reference {
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
         // What nobody holds any more is no matter of order.
-        self.unseen
-            .retain(|it| self.stale.iter().any(|(e, t)| e.slot == it.slot || *t == it.at || it.knowers.is_empty()));
+        self.unseen.retain(|it| self.stale.iter().any(|(e, since)| e.slot == it.slot || *since == it.at));
         self.dsbs.retain(|_| !self.stale.is_empty());
         self.executed.retain(|it| !self.stale.is_empty() || !it.completed);
     }

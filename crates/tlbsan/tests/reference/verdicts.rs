@@ -10,10 +10,7 @@ impl Reference {
         let linked = self.linked();
         self.linked.extend(linked.iter().map(|table| (*table, self.now)));
         let old = self.memory.insert(slot, (value, self.now)).map_or(0, |it| it.0);
-        let led_to = linked.iter().copied().chain(before.keys().map(Entry::target)).any(|it| overlap((slot, 8), it));
-        let knowers = led_to.then_some((pe, self.now)).into_iter().collect();
-        let was = before.iter().filter(|(e, (gone, _))| e.slot == slot && !gone).map(|(e, _)| *e).collect();
-        self.unseen.push(Unseen { at: self.now, pe, slot, old, was, knowers });
+        self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
