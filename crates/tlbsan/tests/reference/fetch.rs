@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Whether who has loaded these roots walks through an entry: through nothing that belongs to another root.
+fn walks(tops: &[Entry], e: &Entry) -> bool {
+    tops.iter().any(|top| top.root == e.root && (e.asid.is_none() || e.asid == top.asid))
+}
+
 impl Reference {
     /// Every walker fetches all it can reach: from its roots, and from the table entries it holds.
     ///
@@ -9,12 +14,10 @@ impl Reference {
     pub(super) fn fetch(&mut self, domain: Domain, known: &[Pe]) {
         for (pe, known) in known.iter().enumerate() {
             let tops = roots(&self.pes[pe].effective);
-            // What belongs to a root that is not loaded is not walked through.
-            let walked = |e: &Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
             let held = self.pes[pe].cached.iter().map(|(e, time)| (*e, *time));
             let mut all: Vec<(Entry, Time)> = held.chain(tops.iter().map(|top| (*top, self.now))).collect();
             while let Some((above, time)) = all.pop() {
-                let found = walked(&above).then(|| self.read_table(pe, &above, domain, known));
+                let found = walks(&tops, &above).then(|| self.read_table(pe, &above, domain, known));
                 let cached = &mut self.pes[pe].cached;
                 for e in found.into_iter().flatten() {
                     if cached.get(&e) < Some(&time) {
@@ -76,11 +79,10 @@ impl Reference {
         // to it by now.
         for (pe, it) in self.pes.iter().enumerate() {
             let tops = roots(&it.effective);
-            let walked = |e: &&Entry| tops.iter().any(|t| t.root == e.root && (e.asid.is_none() || e.asid == t.asid));
             let hidden = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain));
             let hidden: BTreeSet<Time> = hidden.map(|it| it.at).collect();
-            let removed = |e: &&Entry| self.stale.get(e).is_some_and(|since| hidden.contains(since));
-            stays.extend(it.cached.keys().filter(walked).filter(removed).map(|e| ((pe, *e), at)));
+            let removed = |e: &&Entry| self.stale.get(e).is_some_and(|since| hidden.contains(since)) && walks(&tops, e);
+            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
         }
         self.issuing = None;
         self.executed.last_mut().expect("the one just pushed").stays = stays;
