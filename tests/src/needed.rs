@@ -178,7 +178,7 @@ impl View {
         let tcr = TCR | if half == 1 { 1 << 7 | 1 << 22 } else { 1 << 23 };
         for pe in 0..4 {
             for (register, value) in [(Sysreg::TcrEl1, tcr), (Sysreg::SctlrEl1, 1)] {
-                told.event(Event { pe, pc: 0, what: What::Sysreg(register, value) }, |_| 0);
+                told.event(Event { pe, pc: 0, what: What::Sysreg(register, value) }, &|_| 0);
             }
         }
         let asid = if half == 1 { None } else { asid };
@@ -210,12 +210,12 @@ impl View {
     fn feed(&mut self, world: &impl World, pe: usize, what: What) {
         let event = Event { pe, pc: 0, what };
         let memory = |pa: u64| world.load(pa).unwrap_or(0);
-        let with = !self.told.event(event, memory).is_empty();
-        let without = self.untold.as_mut().map(|untold| !untold.event(event, memory).is_empty());
+        let with = !self.told.event(event, &memory).is_empty();
+        let without = self.untold.as_mut().map(|untold| !untold.event(event, &memory).is_empty());
         if let What::Dsb(_) = what {
             // Without accesses R6 is no question: what was removed need not be remembered until the PE is synchronised.
             let isb = Event { pe, pc: 0, what: What::Isb };
-            self.untold.iter_mut().chain([&mut self.told]).for_each(|it| _ = it.event(isb, memory));
+            self.untold.iter_mut().chain([&mut self.told]).for_each(|it| _ = it.event(isb, &memory));
         }
         if self.outcome.is_none() && (with || without == Some(true)) {
             // A verdict that both come to says nothing about the instruction.
@@ -469,7 +469,7 @@ impl View {
     fn tell(&mut self, world: &impl World, pe: usize, what: What, with: bool) {
         let reference = if with { Some(&mut self.told) } else { self.untold.as_mut() };
         if let Some(reference) = reference {
-            reference.event(Event { pe, pc: 0, what }, |pa| world.load(pa).unwrap_or(0));
+            reference.event(Event { pe, pc: 0, what }, &|pa| world.load(pa).unwrap_or(0));
         }
         self.busy[pe] = true;
     }

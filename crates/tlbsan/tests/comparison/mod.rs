@@ -141,7 +141,7 @@ struct Both {
     roaming: bool,
     /// PEs whose registers were written since everything was invalidated.
     left: BTreeSet<usize>,
-    heal: [What; 4],
+    heal: [What; 5],
     slow: Reference,
     fast: Fast,
     tally: Tally,
@@ -171,7 +171,7 @@ impl Both {
         if matches!(event.what, What::Sysreg(..) | What::Reset) {
             self.left.insert(event.pe);
         }
-        let (expected, found) = (self.slow.event(*event, |pa| ram.read(pa)), self.fast.event(ram, event));
+        let (expected, found) = (self.slow.event(*event, &|pa| ram.read(pa)), self.fast.event(ram, event));
         if self.agree(&expected, &found) {
             return Ok(!expected.is_empty() || !found.is_empty());
         }

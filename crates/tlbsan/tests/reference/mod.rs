@@ -219,14 +219,16 @@ impl Reference {
     /// Handles an event; `memory` reads the 8 bytes at an address.
     ///
     /// Stores to all of memory are wanted, not only to tables.
-    pub(crate) fn event(&mut self, Event { pe, what, .. }: Event, memory: impl Fn(u64) -> u64) -> Vec<Seen> {
+    pub(crate) fn event(&mut self, Event { pe, what, .. }: Event, memory: &dyn Fn(u64) -> u64) -> Vec<Seen> {
         self.now += 1;
         let mut verdicts = Vec::new();
         match what {
-            What::Store { pa, size } | What::Zero { pa, size } => {
-                let slots = (pa & !7..pa + size).step_by(8);
-                verdicts = slots.flat_map(|slot| self.store(pe, slot, memory(slot))).collect();
+            // Of a store to several slots each has its own moment.
+            What::Store { pa, size } | What::Zero { pa, size } if pa % 8 + size > 8 => {
+                let one = |pa| Event { pe, pc: 0, what: What::Store { pa, size: 8 } };
+                return (pa & !7..pa + size).step_by(8).flat_map(|pa| self.event(one(pa), memory)).collect();
             }
+            What::Store { pa, .. } => verdicts = self.store(pe, pa & !7, memory(pa & !7)),
             What::Load { pa, size } => {
                 let read = self.unseen.iter_mut().filter(|it| (pa & !7..pa + size).contains(&it.slot));
                 read.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));

@@ -142,14 +142,14 @@ impl Universe {
         acts.map(|act| Step { pe: 0, act }).into_iter().chain((0..PES).flat_map(begin)).collect()
     }
 
-    /// What every PE does after a verdict: all stores become visible, and nothing stale is left.
-    pub(crate) fn heal(&self) -> [What; 4] {
+    /// What every PE does after a verdict: registers take effect, all stores become visible, and nothing stale is left.
+    pub(crate) fn heal(&self) -> [What; 5] {
         let everything = match self.setting.regime {
             Regime::El1 | Regime::Host => Op::inner(Target::All),
             Regime::El2 => Op::new(tlbi::Regime::El2, tlbi::Scope::Inner, Target::All),
             Regime::Guest => Op::inner(Target::AllVmids),
         };
-        [What::Dsb(Dsb::Osh), What::Tlbi(everything), What::Dsb(Dsb::Ish), What::Isb]
+        [What::Isb, What::Dsb(Dsb::Osh), What::Tlbi(everything), What::Dsb(Dsb::Ish), What::Isb]
     }
 
     /// Does one step; hands each event of it to `tell` after it happened, also those of pages that nobody watches.
