@@ -48,18 +48,21 @@ impl Reference {
     /// Whether the walker of `pe` may miss a store; or, for an operation that reaches further than its PE, that of any PE there.
     ///
     /// It does not if a DSB reaches that far which came later, by one who knew of the store; or by one whose later TLBI shows that
-    /// the store was handed over to it, though not to the PE that stored. What goes for a store goes for every earlier one to its
-    /// slot.
+    /// the store was handed over to it, though not to the PE that stored.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
-        let publishes = |it: &Unseen, (at, by, reach): (Time, usize, Domain)| {
+        !self.dsbs.iter().any(|&(at, by, reach)| {
             let own = domain == Domain::NonShareable && by == pe;
-            let knows = it.knowers.get(&by).is_some_and(|since| *since < at);
-            let handed_over =
-                || self.issuing != Some(store.pe) && self.executed.iter().any(|it| it.pe == by && it.at > at);
-            at > it.at && (own || reach >= domain.max(Domain::InnerShareable)) && (knows || handed_over())
-        };
-        let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
-        !later.any(|it| self.dsbs.iter().any(|dsb| publishes(it, *dsb)))
+            let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
+            let later_tlbi = || self.executed.iter().any(|it| it.pe == by && it.at > at);
+            let publishes = knows || self.issuing != Some(store.pe) && later_tlbi();
+            at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && publishes
+        })
+    }
+
+    /// `pe` has read these slots, or stored there once more: it knows of all stores to them.
+    pub(super) fn seen(&mut self, pe: usize, slots: std::ops::Range<u64>) {
+        let seen = self.unseen.iter_mut().filter(|it| slots.contains(&it.slot));
+        seen.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
     }
 
     /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;
@@ -68,23 +71,22 @@ impl Reference {
         let (at, registers, domain) = (self.now, self.pes[pe].effective, op.scope.domain());
         let it = Executed { at, pe, op, registers, stays: BTreeMap::new(), completed: false };
         self.executed.push(it.clone());
-        let before = self.pes.clone();
-        self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !it.removes(e)));
         self.issuing = Some(pe);
+        let before = self.pes.clone();
+        for (pe, known) in before.iter().enumerate() {
+            let tops = roots(&known.effective);
+            // R4 asks for the order of the store that removed an entry, whatever leads there by now.
+            let hides = |since: &Time| self.unseen.iter().any(|it| it.at == *since && self.is_hidden(it, pe, domain));
+            let stays = |e: &Entry| walks(&tops, e) && self.stale.get(e).is_some_and(hides);
+            let after = known.cached.iter().filter(|(e, _)| !it.removes(e) || stays(e));
+            let after = after.map(|(e, time)| (*e, if stays(e) { at } else { *time })).collect();
+            self.pes[pe].cached = after;
+        }
         self.fetch(domain, &before);
+        self.issuing = None;
         let after = std::mem::replace(&mut self.pes, before);
         let again = |(pe, it): (usize, Pe)| it.cached.into_iter().map(move |(e, time)| ((pe, e), time));
-        let mut stays: BTreeMap<_, _> = after.into_iter().enumerate().flat_map(again).collect();
-        // And what was removed by a store that the walker may not have seen yet: R4 asks for the order of that store, whatever leads
-        // to it by now.
-        for (pe, it) in self.pes.iter().enumerate() {
-            let tops = roots(&it.effective);
-            let hidden = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain));
-            let hidden: BTreeSet<Time> = hidden.map(|it| it.at).collect();
-            let removed = |e: &&Entry| self.stale.get(e).is_some_and(|since| hidden.contains(since)) && walks(&tops, e);
-            stays.extend(it.cached.keys().filter(removed).map(|e| ((pe, *e), at)));
-        }
-        self.issuing = None;
+        let stays = after.into_iter().enumerate().flat_map(again).collect();
         self.executed.last_mut().expect("the one just pushed").stays = stays;
     }
 }

@@ -229,10 +229,7 @@ impl Reference {
                 return (pa & !7..pa + size).step_by(8).flat_map(|pa| self.event(one(pa), memory)).collect();
             }
             What::Store { pa, .. } => verdicts = self.store(pe, pa & !7, memory(pa & !7)),
-            What::Load { pa, size } => {
-                let read = self.unseen.iter_mut().filter(|it| (pa & !7..pa + size).contains(&it.slot));
-                read.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
-            }
+            What::Load { pa, size } => self.seen(pe, pa & !7..pa + size),
             What::Tlbi(op) => self.tlbi(pe, op),
             What::Dsb(dsb) => self.dsb(pe, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => verdicts = self.synchronised(pe),

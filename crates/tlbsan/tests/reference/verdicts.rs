@@ -10,6 +10,7 @@ impl Reference {
         let linked = self.linked();
         self.linked.extend(linked.iter().map(|table| (*table, self.now)));
         let old = self.memory.insert(slot, (value, self.now)).map_or(0, |it| it.0);
+        self.seen(pe, slot..slot + 8);
         self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
