@@ -28,6 +28,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "remade", world: World::El1, setup: "", twins: REMADE },
     Group { name: "order-and-completion", world: World::El1, setup: "", twins: ORDER_AND_COMPLETION },
     Group { name: "scope-and-operand", world: World::El1, setup: "", twins: SCOPE_AND_OPERAND },
+    Group { name: "forms", world: World::El1, setup: "", twins: FORMS },
     Group { name: "reused", world: World::El1, setup: "", twins: REUSED },
     Group { name: "live-change", world: World::El1, setup: "", twins: LIVE_CHANGE },
     // A table whose pages translate as block 0 does.
@@ -53,9 +54,11 @@ pub const GROUPS: &[Group] = &[
     Group { name: "mmu-off", world: World::El1Flat, setup: "", twins: MMU_OFF },
     Group { name: "stale-access", world: World::El1, setup: "str pte page:0,k", twins: STALE_ACCESS },
     Group { name: "el2", world: World::El2, setup: "", twins: EL2 },
+    Group { name: "el2-forms", world: World::El2, setup: "", twins: EL2_FORMS },
     Group { name: "el2-another-root", world: World::El2, setup: "str root2.0 table:other", twins: EL2_ANOTHER_ROOT },
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
     Group { name: "stage-2", world: World::Guest, setup: "", twins: STAGE_2 },
+    Group { name: "stage-2-forms", world: World::Guest, setup: "", twins: STAGE_2_FORMS },
     Group { name: "vmid", world: World::Guest, setup: "", twins: VMID },
     Group {
         name: "stage-1-under-stage-2",
@@ -203,6 +206,12 @@ const SCOPE_AND_OPERAND: &[Twin] = &[
         &["remade wrong-ttl va+0 level 3"],
     ),
     right("str pte 0; dsb ishst; tlbi rvale1is va*2 ttl=3; dsb ish; str pte page:2"),
+    // With a level a range begins where an entry of that level can.
+    broken(
+        "str pmd1 block:0; str pmd1 0; dsb ishst; tlbi rvale1is va+201000*2 ttl=2; dsb ish; str pmd1 block:1",
+        &["remade wrong-ttl va+200000 level 2"],
+    ),
+    right("str pmd1 block:0; str pmd1 0; dsb ishst; tlbi rvale1is va+200000*2 ttl=2; dsb ish; str pmd1 block:1"),
     right("str pte 0; str pte1 0; dsb ishst; tlbi rvale1is va*2; dsb ish; str pte page:2; str pte1 page:3"),
     right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi rvae1is va*2; dsb ish; str pmd table:t2"),
     // Globals survive operations by ASID, and by address no ASID is too wrong for them.
@@ -211,6 +220,236 @@ const SCOPE_AND_OPERAND: &[Twin] = &[
         &["remade global-survives va+2000 level 3"],
     ),
     right("str pte2 page:2,g; str pte2 0; dsb ishst; tlbi vale1is va+2000 asid=9; dsb ish; str pte2 page:3,g"),
+];
+
+// Every form once right and once not.
+const FORMS: &[Twin] = &[
+    right("str pte 0; dsb ishst; tlbi vae1is va; dsb ish; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vae1is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vaae1is va; dsb ish; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vaae1is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vaale1is va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vaale1is va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vale1isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale1isnxs va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vae1isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vae1isnxs va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vaae1isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vaae1isnxs va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vaale1isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vaale1isnxs va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi vae1os va; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi vae1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vale1os va; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi vale1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vaae1os va; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi vaae1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vaale1os va; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi vaale1os va+2000; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvae1is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvae1is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvale1is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvale1is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvaae1is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvaae1is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvaale1is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvaale1is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvae1isnxs va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvae1isnxs va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvae1os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvae1os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvale1os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvale1os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvaae1os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvaae1os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvaale1os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvaale1os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi aside1os; dsb osh; str pte page:2"),
+    broken("str pte 0; tlbi aside1os; dsb osh; str pte page:2", &["remade not-ordered va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi aside1isnxs; dsb ish; str pte page:2"),
+    broken("str pte 0; tlbi aside1isnxs; dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vmalle1os; dsb osh; str pte page:2"),
+    broken("str pte 0; tlbi vmalle1os; dsb osh; str pte page:2", &["remade not-ordered va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vmalle1isnxs; dsb ish; str pte page:2"),
+    broken("str pte 0; tlbi vmalle1isnxs; dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
+    broken("str pte 0; dsb ishst; tlbi vae1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vae1 va; dsb nsh; 1: tlbi vae1 va; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vaae1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vaae1 va; dsb nsh; 1: tlbi vaae1 va; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vaale1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vaale1 va; dsb nsh; 1: tlbi vaale1 va; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi aside1; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi aside1; dsb nsh; 1: tlbi aside1; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vmalle1; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vmalle1; dsb nsh; 1: tlbi vmalle1; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi rvae1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi rvae1 va*2; dsb nsh; 1: tlbi rvae1 va*2; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi rvale1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi rvale1 va*2; dsb nsh; 1: tlbi rvale1 va*2; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi rvaae1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi rvaae1 va*2; dsb nsh; 1: tlbi rvaae1 va*2; 1: dsb nsh; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi rvaale1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi rvaale1 va*2; dsb nsh; 1: tlbi rvaale1 va*2; 1: dsb nsh; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale1isnxs va; dsb nshnxs; str pte page:2",
+        &["remade not-completed va+0 level 3"],
+    ),
+];
+
+const EL2_FORMS: &[Twin] = &[
+    right("str pte 0; dsb ishst; tlbi vale2is va; dsb ish; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vale2is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vae2is va; dsb ish; str pte page:2"),
+    broken("str pte 0; dsb ishst; tlbi vae2is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vae2os va; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi vae2os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi vale2os va; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi vale2os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vale2isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale2isnxs va+2000; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvae2is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvae2is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi rvale2is va*2; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi rvale2is va+2000*2; dsb ish; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvae2os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvae2os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi rvale2os va*2; dsb osh; str pte page:2"),
+    broken(
+        "str pte 0; dsb oshst; tlbi rvale2os va+2000*2; dsb osh; str pte page:2",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right("str pte 0; dsb oshst; tlbi alle2os; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi alle2os; dsb ish; str pte page:2", &["remade not-completed va+0 level 3"]),
+    broken("str pte 0; dsb ishst; tlbi alle2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vale2is va ttl=1.3; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale2is va ttl=1.2; dsb ish; str pte page:2",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
+];
+
+const STAGE_2_FORMS: &[Twin] = &[
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2le1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2le1is ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb oshst; tlbi ipas2e1os ipa+0; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb oshst; tlbi ipas2e1os ipa+2000; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb oshst; tlbi ipas2le1os ipa+0; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb oshst; tlbi ipas2le1os ipa+2000; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1isnxs ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1isnxs ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    right(
+        "str s2t.0 0; dsb ishst; tlbi ripas2e1is ipa+0*2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ripas2e1is ipa+0*2 ttl=2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
+    ),
+    right(
+        "str s2t.0 0; dsb ishst; tlbi ripas2le1is ipa+0*2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ripas2le1is ipa+0*2 ttl=2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
+    ),
+    right(
+        "str s2t.0 0; dsb oshst; tlbi ripas2e1os ipa+0*2 ttl=3; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+    ),
+    broken(
+        "str s2t.0 0; dsb oshst; tlbi ripas2e1os ipa+0*2 ttl=2; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
+    ),
+    right(
+        "str s2t.0 0; dsb oshst; tlbi ripas2le1os ipa+0*2 ttl=3; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+    ),
+    broken(
+        "str s2t.0 0; dsb oshst; tlbi ripas2le1os ipa+0*2 ttl=2; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb oshst; tlbi vmalls12e1os; dsb osh; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi vmalls12e1isnxs; dsb ishnxs; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb oshst; tlbi vmalls12e1os; dsb ish; str s2t.0 s2page:2",
+        &["remade not-completed 0 level 3"],
+    ),
+    broken("str s2t.0 0; dsb ishst; tlbi vmalls12e1; dsb ish; str s2t.0 s2page:2", &["remade local-only 0 level 3"]),
+    right("str s2t.0 0; dsb oshst; tlbi alle1os; dsb osh; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi alle1isnxs; dsb ishnxs; str s2t.0 s2page:2"),
+    broken("str s2t.0 0; dsb oshst; tlbi alle1os; dsb ish; str s2t.0 s2page:2", &["remade not-completed 0 level 3"]),
+    broken("str s2t.0 0; dsb ishst; tlbi alle1; dsb ish; str s2t.0 s2page:2", &["remade local-only 0 level 3"]),
 ];
 
 const REUSED: &[Twin] = &[
@@ -728,6 +967,17 @@ const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     ),
     right("str pte 0; dsb ishst; tlbi vmalls12e1is; dsb ish; str pte 1f43"),
     right("el 1; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43; el 2"),
+    // HCR_EL2.FB makes its local operations broadcast, and BSU its barriers reach as far.
+    broken(
+        "el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2",
+        &["remade local-only va+0 level 3"],
+    ),
+    broken(
+        "msr hcr_el2 vm+fb; el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2",
+        &["remade not-ordered va+0 level 3"],
+    ),
+    right("msr hcr_el2 vm+fb; el 1; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43; el 2"),
+    right("msr hcr_el2 vm+fb+bsu; el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2"),
     // The 2019 bug, in a guest.
     broken(
         "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; tlbi vale1is va+1000; dsb ish; str pmd table:t2",

@@ -182,6 +182,9 @@ fn written(name: &str, text: &str) -> Step {
                 "e2h" => 1 << 34,
                 "tge" => 1 << 27,
                 "vm" => 1,
+                "fb" => 1 << 9,
+                // Inner shareable at least.
+                "bsu" => 1 << 10,
                 _ => panic!("no bit of HCR: {word}"),
             };
             plain(text.split('+').map(bit).fold(HCR_RW, |all, bit| all | bit))

@@ -310,15 +310,32 @@ impl Model {
         let ids: Vec<usize> = spaces.iter().flat_map(|space| self.shadow.contexts_of(*space)).copied().collect();
         for id in ids {
             let Some(context) = self.shadow.context_mut(id) else { continue };
-            for tag in &mut context.tags {
-                if asid.is_none_or(|asid| tag.tag == Tag::Asid(asid)) {
-                    tag.invalidated(effect.reach, effect.time);
-                }
+            let mut lost = Vec::new();
+            for used in context.uses_mut().filter(|used| asid.is_none_or(|asid| used.tag == Tag::Asid(asid))) {
+                let before = used.held;
+                used.invalidated(effect.reach, effect.time);
+                lost.push((used.tag, before & !used.held));
             }
-            if asid.is_none() {
-                context.globals.invalidated(effect.reach, effect.time);
+            // Not even what has become stale since the operation was executed.
+            lost.retain(|(_, pes)| *pes != 0);
+            if !lost.is_empty() {
+                self.release_lost(world, id, &lost);
             }
             self.end_context(world, id);
+        }
+    }
+
+    /// PEs hold nothing of a context under some tags any more.
+    fn release_lost<W: World>(&mut self, world: &mut W, id: usize, lost: &[(Tag, PeSet)]) {
+        let Some(space) = self.shadow.context(id).map(|context| context.root.space) else { return };
+        let of_it = |it: &ResidueId| self.residues.get(*it).is_some_and(|residue| residue.what.context == id);
+        let ids: Vec<ResidueId> = self.residues.of_space(space).into_iter().filter(of_it).collect();
+        for (tag, pes) in lost {
+            // Residues of stage 2 have tags of their own.
+            let tag = (!space.is_stage2()).then_some(*tag);
+            for (id, residue) in self.residues.release(&ids, tag, *pes) {
+                self.closed(world, id, &residue);
+            }
         }
     }
 
@@ -350,13 +367,8 @@ impl Model {
         for used in context.tags.iter_mut().filter(|used| used.tag == tag) {
             used.held &= used.loaded | !pes;
         }
-        if let Tag::Asid(asid) = tag {
-            let ids = self.residues.of_asid(space, asid).into_iter();
-            let ids: Vec<_> =
-                ids.filter(|r| self.residues.get(*r).is_some_and(|residue| residue.what.context == id)).collect();
-            for (id, residue) in self.residues.release(&ids, Some(tag), pes) {
-                self.closed(world, id, &residue);
-            }
+        if !space.is_stage2() {
+            self.release_lost(world, id, &[(tag, pes)]);
         }
         self.end_context(world, id);
     }

@@ -131,6 +131,9 @@ impl Comparison {
                 }
                 return Err(text);
             }
+            if number + 1 == prologue.len() {
+                both.left.clear();
+            }
         }
         Ok(both.tally)
     }
@@ -153,6 +156,7 @@ impl Both {
     fn event_and_heal(&mut self, ram: &mut Ram, event: &Event) -> Result<(), String> {
         let mut told = self.event(ram, event)?;
         while std::mem::take(&mut told) {
+            self.slow.forgive();
             for what in self.heal {
                 for pe in 0..PES {
                     // Registers take effect as well, and may be wrong.

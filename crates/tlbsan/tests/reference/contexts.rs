@@ -15,12 +15,11 @@ impl Reference {
         let old = roots(&it.effective);
         (it.effective, it.settled) = (it.written, BTreeSet::new());
         let new = roots(&it.effective);
-        self.roots.extend(&new);
         let loaded: Vec<&Entry> = new.iter().filter(|root| !old.contains(root)).collect();
         // Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
         let unknown = |root: &&&Entry| belongs(root).is_some_and(|which| it.unknown[which].take().is_some());
         let after_reset = loaded.iter().find(unknown).map(|root| Seen::new(Kind::Asid, root, [pe].into(), None));
-        self.fetch(Domain::NonShareable, &self.pes.clone());
+        self.settle();
         let seen = after_reset.into_iter().chain(self.changed_attributes(pe, &new));
         seen.chain(loaded.iter().flat_map(|root| self.clashes(pe, root))).collect()
     }

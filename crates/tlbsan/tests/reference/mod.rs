@@ -188,8 +188,6 @@ pub(crate) struct Reference {
     /// What every slot holds, and since when.
     memory: BTreeMap<u64, (u64, Time)>,
     pes: Vec<Pe>,
-    /// Every root that was ever loaded.
-    roots: BTreeSet<Entry>,
     unseen: Vec<Unseen>,
     /// DSBs that wait for stores: when, on which PE, and how far.
     dsbs: Vec<(Time, usize, Domain)>,
@@ -210,10 +208,12 @@ impl Reference {
         Self { pes: vec![Pe::default(); pes], ..Self::default() }
     }
 
-    /// Forgets what verdicts were about: other members of a contiguous run may stand for it after every invalidation.
+    /// Forgets what verdicts were about: other members of a contiguous run may stand for it after every invalidation. What walkers can
+    /// fetch, they hold again.
     pub(crate) fn forgive(&mut self) {
         let told = std::mem::take(&mut self.told);
         self.pes.iter_mut().for_each(|pe| pe.cached.retain(|e, _| !told.contains(&e.residue())));
+        self.settle();
     }
 
     /// Handles an event; `memory` reads the 8 bytes at an address.
@@ -248,7 +248,7 @@ impl Reference {
     }
 
     /// Fetches whatever can be fetched, and notes what is stale.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.fetch(Domain::NonShareable, &self.pes.clone());
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();

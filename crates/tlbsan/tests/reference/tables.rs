@@ -129,9 +129,10 @@ impl Reference {
         contents(a).eq(contents(b))
     }
 
-    /// Tables that are linked, and their bytes: reached from a root that is, or was, loaded.
+    /// Tables that are linked, and their bytes: reached from a root that is loaded, or of which something is still held.
     pub(super) fn linked(&self) -> BTreeSet<(u64, u64)> {
-        let (mut linked, mut all) = (BTreeSet::new(), self.roots.clone());
+        let tops = self.held().into_iter().chain(self.pes.iter().flat_map(|pe| roots(&pe.effective)));
+        let (mut linked, mut all) = (BTreeSet::new(), tops.map(|e| Entry::top(e.root)).collect::<BTreeSet<_>>());
         while let Some(above) = all.pop_first() {
             linked.extend(above.says.next().map(|_| above.target()));
             all.extend(self.children(&above));
