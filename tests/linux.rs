@@ -42,7 +42,8 @@ fn linux_may_reset_the_machine() {
     let outcome = Linux { append, tlbsan, reboots: true, ..Linux::new("max", 2) }.run().expect(4);
     let boots = outcome.stdout.matches("Booting Linux on physical CPU").count();
     println!("{boots} boots");
-    assert!(boots > 2, "{}", outcome.stdout);
+    // How many there are within the time is the machine's business.
+    assert!(boots > 1, "{}", outcome.stdout);
     assert!(outcome.violations().iter().all(|violation| violation.severity != Severity::Error), "{}", outcome.stdout);
 }
 

@@ -16,8 +16,8 @@ fn named(group: &str, twin: &Twin) -> String {
     format!("{group}: {}", twin.sequence)
 }
 
-/// Accesses in which QEMU goes on using what the root before has left: of an address space, and where there is EL2 of a guest
-/// without stage 1, and with it.
+/// Accesses that QEMU makes through what an earlier root has left: one at EL1; with EL2 two more, in a guest whose MMU is off and in one
+/// whose MMU is on.
 const MISMATCHED: [u64; 2] = [1, 3];
 
 /// Two cores for the sequences; four that are switched on one by one where there are six.

@@ -38,27 +38,31 @@ fn search(comparison: Comparison, cases: u64, shrink: u32) -> Result<Tally, Stri
     }
 }
 
-/// Random sequences, or the one that is asked for.
-fn test(comparison: Comparison, cases: u64) -> Tally {
-    let outcome = match std::env::var("TLBSAN_SEQUENCE") {
-        Ok(codes) => comparison.run(&codes.split(',').filter_map(|code| code.trim().parse().ok()).collect::<Vec<_>>()),
-        Err(_) => search(comparison, number("TLBSAN_CASES", cases), 20_000),
+/// Random sequences; or the one that is asked for, of which there is nothing to count.
+fn test(comparison: Comparison, cases: u64) -> Option<Tally> {
+    let one = std::env::var("TLBSAN_SEQUENCE").ok();
+    let outcome = match &one {
+        Some(codes) => {
+            comparison.run(&codes.split(',').filter_map(|code| code.trim().parse().ok()).collect::<Vec<_>>())
+        }
+        None => search(comparison, number("TLBSAN_CASES", cases), 20_000),
     };
     match outcome {
         Ok(tally) => {
             println!("{tally:?}");
-            tally
+            one.is_none().then_some(tally)
         }
         Err(text) => panic!("\n{text}"),
     }
 }
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]
 fn the_model_and_the_reference_agree_where_pes_stay() {
-    let tally = test(Comparison { roaming: false, nested: false, hears: everything }, 250);
+    let Some(tally) = test(Comparison { roaming: false, nested: false, hears: everything }, 250) else { return };
     assert!(tally.verdicts * 100 > tally.events, "too few verdicts to mean anything: {tally:?}");
     // Who stays in its address space loads no other under its ASID.
     let missing = |(kind, count): (&Kind, &u64)| *count == 0 && *kind != Kind::Asid;
@@ -68,13 +72,13 @@ fn the_model_and_the_reference_agree_where_pes_stay() {
 
 #[test]
 fn the_model_and_the_reference_agree_on_a_guests_own_tables() {
-    let tally = test(Comparison { roaming: false, nested: true, hears: everything }, 150);
+    let Some(tally) = test(Comparison { roaming: false, nested: true, hears: everything }, 150) else { return };
     assert!(tally.verdicts * 100 > tally.events && tally.over == 0, "{tally:?}");
 }
 
 #[test]
 fn the_model_misses_nothing_where_pes_roam() {
-    let tally = test(Comparison { roaming: true, nested: false, hears: everything }, 250);
+    let Some(tally) = test(Comparison { roaming: true, nested: false, hears: everything }, 250) else { return };
     assert!(tally.of_kind.iter().all(|count| *count > 0), "{tally:?}");
     assert!(tally.over * 100 <= tally.verdicts, "{tally:?}");
 }

@@ -295,6 +295,36 @@ fn a_stale_kernel_page_that_becomes_a_table_is_advice() {
 }
 
 #[test]
+fn a_page_of_el0_that_is_used_before_the_isb_is_advice() {
+    let mut m = machine(World::El1, "");
+    run(&mut m, "str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; read va+10 frame:2+10");
+    let found: Vec<_> = m.take_violations().into_iter().map(|v| (v.kind.name(), v.cause, v.severity)).collect();
+    assert_eq!(found, [("stale-access", tlbsan::Cause::NotSynchronised, Severity::Advice)]);
+}
+
+#[test]
+fn the_least_level_of_feat_bbm_counts() {
+    let mut m = machine(World::El1, "200{str t2.% part:%}; str pmd1 block:0");
+    m.identify(0, IdRegister::Mmfr2, 2 << 52);
+    m.identify(1, IdRegister::Mmfr2, 0);
+    let seen = verdicts(&mut m, "str pmd1 table:t2");
+    assert_eq!(seen, ["live-change not-broken-first va+200000 level 2".to_owned()].into());
+}
+
+#[test]
+fn a_guest_whose_root_is_moved_draws_a_notice() {
+    let mut m = machine(World::GuestMmuOn, "");
+    let notices = |m: &mut Machine| {
+        let records = m.take_records().into_iter();
+        records.filter(|record| matches!(record, Record::Notice { .. })).count()
+    };
+    assert_eq!(notices(&mut m), 0);
+    m.write(0, Sysreg::Ttbr0El1, 0x8000_0000 | u64::from(ASID) << 48);
+    m.go_to(0, 1);
+    assert_eq!(notices(&mut m), 1);
+}
+
+#[test]
 fn a_stale_access_shows_both_addresses() {
     let mut m = el1();
     run(&mut m, "read va+10 frame:1+10");

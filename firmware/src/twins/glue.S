@@ -114,7 +114,7 @@ twins_enter:
     msr     tcr_el1, x0
     isb
     tlbi    vmalle1is
-    dsb     ish
+    dsb     sy                                  // and what the sequence has left in flight, whatever its domain
     isb
     finish
 3:  at_physical_addresses
@@ -212,7 +212,7 @@ at_el2:
     isb
     tlbi    alle1is
     tlbi    alle2is
-    dsb     ish
+    dsb     sy                                  // and what the sequence has left in flight, whatever its domain
     isb
     msr     elr_el2, x28
     mov     x0, #0x3c5

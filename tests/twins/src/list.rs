@@ -918,6 +918,7 @@ const STAGE_2: &[Twin] = &[
     right("str s2t.0 0; dsb ishst; tlbi alle1is; dsb ish; str s2t.0 s2page:2"),
     broken("str s2t.0 0; dsb ishst; tlbi alle2is; dsb ish; str s2t.0 s2page:2", &["remade no-invalidation 0 level 3"]),
     broken("str s2t.0 s2page:2", &["live-change not-broken-first 0 level 3"]),
+    broken("str s2t.0 s2page:0,u", &["live-change not-broken-first 0 level 3"]),
     right("str s2t.0 s2page:0,w; str s2t.0 s2page:0"),
     // Another VMID's operation.
     broken(

@@ -72,7 +72,7 @@ fn slot(name: &str) -> Value {
     if let Some((name, index)) = name.split_once('.') {
         return entry(name, number(index));
     }
-    let kind = name.trim_end_matches(|c: char| c.is_ascii_hexdigit() && c.is_ascii_digit());
+    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let digits = &name[kind.len()..];
     let index = if digits.is_empty() { 0 } else { number(digits) };
     match kind {
@@ -124,6 +124,7 @@ fn value(text: &str) -> Value {
             'n' => bits |= 1 << 16,
             's' => bits |= 1 << 55,
             'w' => bits &= !(1 << 7),
+            'u' => bits &= !(0xe << 2),
             'm' => bits |= 1 << 51,
             'h' => bits |= 1 << 61,
             'l' => bits &= !(3 << 8),

@@ -1,11 +1,11 @@
-//! The rules a second time: a reference that is slow, plain, and written from the rules alone.
+//! The rules a second time: a reference that is slow, plain, and written from docs/rules.md, with what that says is "under".
 //!
 //! It keeps, for each PE, the set of all entries that its TLB and walk caches may hold. After every event everything that
 //! a walker could fetch is fetched into that set, by walking all of memory; a completed TLBI takes out what it covers. An
-//! entry is *stale* if the tables, walked again, no longer say what it says. That is all: what is unlinked, what can be
-//! refilled through what, and who may hold what since when follows from it, and is nowhere written down.
+//! entry is *stale* if the tables, walked again, no longer say what it says. What is unlinked, what can be refilled through
+//! what, and who may hold what since when follows from it.
 //!
-//! Time is the number of the event. Each entry remembers when it could last have been fetched: a TLBI removes, when its
+//! Time counts events, and the slots of a wide store. Each entry remembers when it could last have been fetched: a TLBI removes, when its
 //! DSB comes, what could not be fetched any more since the TLBI was executed (R4: a store that no DSB has published yet
 //! lets walkers fetch the old value still). A stale table entry is a place to fetch from as well, but what is fetched
 //! through it is no younger than the table entry itself, so that one TLBI that covers both removes both. An entry that another
