@@ -28,7 +28,9 @@ pub const GROUPS: &[Group] = &[
     Group { name: "remade", world: World::El1, setup: "", twins: REMADE },
     Group { name: "order-and-completion", world: World::El1, setup: "", twins: ORDER_AND_COMPLETION },
     Group { name: "scope-and-operand", world: World::El1, setup: "", twins: SCOPE_AND_OPERAND },
-    Group { name: "forms", world: World::El1, setup: "", twins: FORMS },
+    Group { name: "forms-by-address", world: World::El1, setup: "", twins: FORMS_BY_ADDRESS },
+    Group { name: "forms-local", world: World::El1, setup: "", twins: FORMS_LOCAL },
+    Group { name: "forms-as-a-whole", world: World::El1, setup: "", twins: FORMS_AS_A_WHOLE },
     Group { name: "reused", world: World::El1, setup: "", twins: REUSED },
     Group { name: "live-change", world: World::El1, setup: "", twins: LIVE_CHANGE },
     // A table whose pages translate as block 0 does.
@@ -59,6 +61,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
     Group { name: "stage-2", world: World::Guest, setup: "", twins: STAGE_2 },
     Group { name: "stage-2-forms", world: World::Guest, setup: "", twins: STAGE_2_FORMS },
+    Group { name: "forms-of-both-stages", world: World::Guest, setup: "", twins: FORMS_OF_BOTH_STAGES },
     Group { name: "vmid", world: World::Guest, setup: "", twins: VMID },
     Group {
         name: "stage-1-under-stage-2",
@@ -164,6 +167,10 @@ const ORDER_AND_COMPLETION: &[Twin] = &[
     broken("str pte 0; dsb ishst; tlbi vale1is va; dsb ishnxs; str pte page:2", &["remade not-completed va+0 level 3"]),
     right("str pte 0; dsb ishst; tlbi vale1isnxs va; dsb ishnxs; str pte page:2"),
     right("str pte 0; dsb ishst; tlbi vale1isnxs va; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale1isnxs va; dsb nshnxs; str pte page:2",
+        &["remade not-completed va+0 level 3"],
+    ),
 ];
 
 const SCOPE_AND_OPERAND: &[Twin] = &[
@@ -222,235 +229,117 @@ const SCOPE_AND_OPERAND: &[Twin] = &[
     right("str pte2 page:2,g; str pte2 0; dsb ishst; tlbi vale1is va+2000 asid=9; dsb ish; str pte2 page:3,g"),
 ];
 
-// Every form once right and once not.
-const FORMS: &[Twin] = &[
-    right("str pte 0; dsb ishst; tlbi vae1is va; dsb ish; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vae1is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vaae1is va; dsb ish; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vaae1is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vaale1is va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vaale1is va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi vale1isnxs va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vale1isnxs va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi vae1isnxs va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vae1isnxs va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi vaae1isnxs va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vaae1isnxs va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi vaale1isnxs va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vaale1isnxs va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi vae1os va; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi vae1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vale1os va; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi vale1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vaae1os va; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi vaae1os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vaale1os va; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi vaale1os va+2000; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvae1is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvae1is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvale1is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvale1is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvaae1is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvaae1is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvaale1is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvaale1is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvae1isnxs va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvae1isnxs va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvae1os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvae1os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvale1os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvale1os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvaae1os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvaae1os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvaale1os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvaale1os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi aside1os; dsb osh; str pte page:2"),
-    broken("str pte 0; tlbi aside1os; dsb osh; str pte page:2", &["remade not-ordered va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi aside1isnxs; dsb ish; str pte page:2"),
-    broken("str pte 0; tlbi aside1isnxs; dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vmalle1os; dsb osh; str pte page:2"),
-    broken("str pte 0; tlbi vmalle1os; dsb osh; str pte page:2", &["remade not-ordered va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vmalle1isnxs; dsb ish; str pte page:2"),
-    broken("str pte 0; tlbi vmalle1isnxs; dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
-    broken("str pte 0; dsb ishst; tlbi vae1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vae1 va; dsb nsh; 1: tlbi vae1 va; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vaae1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vaae1 va; dsb nsh; 1: tlbi vaae1 va; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vaale1 va; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vaale1 va; dsb nsh; 1: tlbi vaale1 va; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi aside1; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi aside1; dsb nsh; 1: tlbi aside1; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vmalle1; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vmalle1; dsb nsh; 1: tlbi vmalle1; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi rvae1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi rvae1 va*2; dsb nsh; 1: tlbi rvae1 va*2; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi rvale1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi rvale1 va*2; dsb nsh; 1: tlbi rvale1 va*2; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi rvaae1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi rvaae1 va*2; dsb nsh; 1: tlbi rvaae1 va*2; 1: dsb nsh; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi rvaale1 va*2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi rvaale1 va*2; dsb nsh; 1: tlbi rvaale1 va*2; 1: dsb nsh; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vale1isnxs va; dsb nshnxs; str pte page:2",
-        &["remade not-completed va+0 level 3"],
-    ),
-];
+/// Each form by address twice: for the page's address, and for another. `operand`: what follows the address.
+macro_rules! by_address {
+    ($($before:literal $after:literal $operand:literal: $($form:literal)*;)*) => {
+        &[$($(
+            right(concat!(
+                "str pte 0; dsb ", $before, "; tlbi ", $form, " va", $operand, "; dsb ", $after, "; str pte page:2"
+            )),
+            broken(
+                concat!(
+                    "str pte 0; dsb ", $before, "; tlbi ", $form, " va+2000", $operand, "; dsb ", $after, "; str pte page:2"
+                ),
+                &["remade wrong-range va+0 level 3"],
+            ),
+        )*)*]
+    };
+}
 
-const EL2_FORMS: &[Twin] = &[
-    right("str pte 0; dsb ishst; tlbi vale2is va; dsb ish; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vale2is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vae2is va; dsb ish; str pte page:2"),
-    broken("str pte 0; dsb ishst; tlbi vae2is va+2000; dsb ish; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vae2os va; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi vae2os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb oshst; tlbi vale2os va; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi vale2os va+2000; dsb osh; str pte page:2", &["remade wrong-range va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vale2isnxs va; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vale2isnxs va+2000; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvae2is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvae2is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb ishst; tlbi rvale2is va*2; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi rvale2is va+2000*2; dsb ish; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvae2os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvae2os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi rvale2os va*2; dsb osh; str pte page:2"),
-    broken(
-        "str pte 0; dsb oshst; tlbi rvale2os va+2000*2; dsb osh; str pte page:2",
-        &["remade wrong-range va+0 level 3"],
-    ),
-    right("str pte 0; dsb oshst; tlbi alle2os; dsb osh; str pte page:2"),
-    broken("str pte 0; dsb oshst; tlbi alle2os; dsb ish; str pte page:2", &["remade not-completed va+0 level 3"]),
-    broken("str pte 0; dsb ishst; tlbi alle2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
-    right("str pte 0; dsb ishst; tlbi vale2is va ttl=1.3; dsb ish; str pte page:2"),
-    broken(
-        "str pte 0; dsb ishst; tlbi vale2is va ttl=1.2; dsb ish; str pte page:2",
-        &["remade wrong-ttl va+0 level 3"],
-    ),
-];
+/// Each local form twice: on one PE, and on both.
+macro_rules! local {
+    ($($form:literal)*) => {
+        &[$(
+            broken(
+                concat!("str pte 0; dsb ishst; tlbi ", $form, "; dsb ish; str pte page:2"),
+                &["remade local-only va+0 level 3"],
+            ),
+            right(concat!(
+                "str pte 0; dsb ishst; tlbi ", $form, "; dsb nsh; 1: tlbi ", $form, "; 1: dsb nsh; str pte page:2"
+            )),
+        )*]
+    };
+}
 
-const STAGE_2_FORMS: &[Twin] = &[
-    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-range 0 level 3"],
-    ),
-    right("str s2t.0 0; dsb ishst; tlbi ipas2le1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi ipas2le1is ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-range 0 level 3"],
-    ),
-    right("str s2t.0 0; dsb oshst; tlbi ipas2e1os ipa+0; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb oshst; tlbi ipas2e1os ipa+2000; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-range 0 level 3"],
-    ),
-    right("str s2t.0 0; dsb oshst; tlbi ipas2le1os ipa+0; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb oshst; tlbi ipas2le1os ipa+2000; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-range 0 level 3"],
-    ),
-    right("str s2t.0 0; dsb ishst; tlbi ipas2e1isnxs ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi ipas2e1isnxs ipa+2000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-range 0 level 3"],
-    ),
-    right(
-        "str s2t.0 0; dsb ishst; tlbi ripas2e1is ipa+0*2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-    ),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi ripas2e1is ipa+0*2 ttl=2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-ttl 0 level 3"],
-    ),
-    right(
-        "str s2t.0 0; dsb ishst; tlbi ripas2le1is ipa+0*2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-    ),
-    broken(
-        "str s2t.0 0; dsb ishst; tlbi ripas2le1is ipa+0*2 ttl=2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-ttl 0 level 3"],
-    ),
-    right(
-        "str s2t.0 0; dsb oshst; tlbi ripas2e1os ipa+0*2 ttl=3; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-    ),
-    broken(
-        "str s2t.0 0; dsb oshst; tlbi ripas2e1os ipa+0*2 ttl=2; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-ttl 0 level 3"],
-    ),
-    right(
-        "str s2t.0 0; dsb oshst; tlbi ripas2le1os ipa+0*2 ttl=3; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-    ),
-    broken(
-        "str s2t.0 0; dsb oshst; tlbi ripas2le1os ipa+0*2 ttl=2; dsb osh; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
-        &["remade wrong-ttl 0 level 3"],
-    ),
-    right("str s2t.0 0; dsb oshst; tlbi vmalls12e1os; dsb osh; str s2t.0 s2page:2"),
-    right("str s2t.0 0; dsb ishst; tlbi vmalls12e1isnxs; dsb ishnxs; str s2t.0 s2page:2"),
-    broken(
-        "str s2t.0 0; dsb oshst; tlbi vmalls12e1os; dsb ish; str s2t.0 s2page:2",
-        &["remade not-completed 0 level 3"],
-    ),
-    broken("str s2t.0 0; dsb ishst; tlbi vmalls12e1; dsb ish; str s2t.0 s2page:2", &["remade local-only 0 level 3"]),
-    right("str s2t.0 0; dsb oshst; tlbi alle1os; dsb osh; str s2t.0 s2page:2"),
-    right("str s2t.0 0; dsb ishst; tlbi alle1isnxs; dsb ishnxs; str s2t.0 s2page:2"),
-    broken("str s2t.0 0; dsb oshst; tlbi alle1os; dsb ish; str s2t.0 s2page:2", &["remade not-completed 0 level 3"]),
-    broken("str s2t.0 0; dsb ishst; tlbi alle1; dsb ish; str s2t.0 s2page:2", &["remade local-only 0 level 3"]),
-];
+/// Each form of `tlbi` as a whole twice: with the right DSB in front of it, and with none.
+macro_rules! as_a_whole {
+    ($($before:literal $after:literal: $($form:literal)*;)*) => {
+        &[$($(
+            right(concat!("str pte 0; dsb ", $before, "; tlbi ", $form, "; dsb ", $after, "; str pte page:2")),
+            broken(
+                concat!("str pte 0; tlbi ", $form, "; dsb ", $after, "; str pte page:2"),
+                &["remade not-ordered va+0 level 3"],
+            ),
+        )*)*]
+    };
+}
+
+/// Each form by IPA twice: `good` and `bad` are operands.
+macro_rules! by_ipa {
+    ($($before:literal $after:literal $good:literal $bad:literal $cause:literal: $($form:literal)*;)*) => {
+        &[$($(
+            right(concat!(
+                "str s2t.0 0; dsb ", $before, "; tlbi ", $form, " ", $good, "; dsb ", $after,
+                "; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"
+            )),
+            broken(
+                concat!(
+                    "str s2t.0 0; dsb ", $before, "; tlbi ", $form, " ", $bad, "; dsb ", $after,
+                    "; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"
+                ),
+                &[concat!("remade ", $cause, " 0 level 3")],
+            ),
+        )*)*]
+    };
+}
+
+/// Each form for both stages twice: it reaches the other PE, and is completed, or not.
+macro_rules! both_stages {
+    ($($before:literal $good:literal $bad:literal $cause:literal: $($form:literal)*;)*) => {
+        &[$($(
+            right(concat!("str s2t.0 0; dsb ", $before, "; tlbi ", $form, "; dsb ", $good, "; str s2t.0 s2page:2")),
+            broken(
+                concat!("str s2t.0 0; dsb ", $before, "; tlbi ", $form, "; dsb ", $bad, "; str s2t.0 s2page:2"),
+                &[concat!("remade ", $cause, " 0 level 3")],
+            ),
+        )*)*]
+    };
+}
+
+const FORMS_BY_ADDRESS: &[Twin] = by_address! {
+    "ishst" "ish" "": "vae1is" "vaae1is" "vaale1is" "vale1isnxs" "vae1isnxs" "vaae1isnxs" "vaale1isnxs";
+    "oshst" "osh" "": "vae1os" "vale1os" "vaae1os" "vaale1os";
+    "ishst" "ish" "*2": "rvae1is" "rvale1is" "rvaae1is" "rvaale1is" "rvae1isnxs";
+    "oshst" "osh" "*2": "rvae1os" "rvale1os" "rvaae1os" "rvaale1os";
+};
+
+const FORMS_LOCAL: &[Twin] = local! {
+    "vae1 va" "vaae1 va" "vaale1 va" "aside1" "vmalle1" "rvae1 va*2" "rvale1 va*2" "rvaae1 va*2" "rvaale1 va*2"
+};
+
+const FORMS_AS_A_WHOLE: &[Twin] = as_a_whole! {
+    "oshst" "osh": "aside1os" "vmalle1os";
+    "ishst" "ish": "aside1isnxs" "vmalle1isnxs";
+};
+
+const EL2_FORMS: &[Twin] = by_address! {
+    "ishst" "ish" "": "vale2is" "vae2is" "vale2isnxs";
+    "oshst" "osh" "": "vae2os" "vale2os";
+    "ishst" "ish" "*2": "rvae2is" "rvale2is";
+    "oshst" "osh" "*2": "rvae2os" "rvale2os";
+};
+
+const STAGE_2_FORMS: &[Twin] = by_ipa! {
+    "ishst" "ish" "ipa+0" "ipa+2000" "wrong-range": "ipas2e1is" "ipas2le1is" "ipas2e1isnxs";
+    "oshst" "osh" "ipa+0" "ipa+2000" "wrong-range": "ipas2e1os" "ipas2le1os";
+    "ishst" "ish" "ipa+0*2 ttl=3" "ipa+0*2 ttl=2" "wrong-ttl": "ripas2e1is" "ripas2le1is";
+    "oshst" "osh" "ipa+0*2 ttl=3" "ipa+0*2 ttl=2" "wrong-ttl": "ripas2e1os" "ripas2le1os";
+};
+
+const FORMS_OF_BOTH_STAGES: &[Twin] = both_stages! {
+    "oshst" "osh" "ish" "not-completed": "vmalls12e1os" "alle1os";
+    "ishst" "ishnxs" "ishst" "not-completed": "vmalls12e1isnxs" "alle1isnxs";
+};
 
 const REUSED: &[Twin] = &[
     broken("str pte 0; str pte1 0; str pmd 0; str t.8 1235", &["reused no-invalidation va+0 level 2"]),
@@ -838,6 +727,14 @@ const EL2: &[Twin] = &[
     right("str pte 0; dsb ishst; tlbi alle2is; dsb ish; str pte page:2"),
     broken("str pte 0; dsb ishst; tlbi alle1is; dsb ish; str pte page:2", &["remade no-invalidation va+0 level 3"]),
     broken("str pte page:2", &["live-change not-broken-first va+0 level 3"]),
+    right("str pte 0; dsb oshst; tlbi alle2os; dsb osh; str pte page:2"),
+    broken("str pte 0; dsb oshst; tlbi alle2os; dsb ish; str pte page:2", &["remade not-completed va+0 level 3"]),
+    broken("str pte 0; dsb ishst; tlbi alle2; dsb ish; str pte page:2", &["remade local-only va+0 level 3"]),
+    right("str pte 0; dsb ishst; tlbi vale2is va ttl=1.3; dsb ish; str pte page:2"),
+    broken(
+        "str pte 0; dsb ishst; tlbi vale2is va ttl=1.2; dsb ish; str pte page:2",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
 ];
 
 const EL2_ANOTHER_ROOT: &[Twin] = &[
