@@ -16,7 +16,7 @@ impl Reference {
         (it.effective, it.settled) = (it.written, BTreeSet::new());
         let new = roots(&it.effective);
         let loaded: Vec<&Entry> = new.iter().filter(|root| !old.contains(root)).collect();
-        // Whether the MMU goes on over what a reset has left. What a guest finds under stage 2 is its host's business.
+        // Whether the MMU goes on over what a reset has left; that of stage 2 nobody judges.
         let unknown = |root: &&&Entry| belongs(root).is_some_and(|which| it.unknown[which].take().is_some());
         let after_reset = loaded.iter().find(unknown).map(|root| Seen::new(Kind::Asid, root, [pe].into(), None));
         self.settle();
@@ -33,7 +33,7 @@ impl Reference {
         };
         for (_, pe) in self.pes.iter_mut().enumerate().filter(|(pe, _)| it.reaches(*pe)) {
             pe.unknown[which].take_if(|since| *since < it.at);
-            // An MMU that is on has filled its TLB again.
+            // Unless entries were made since.
             let on = roots(&pe.effective).iter().any(|root| belongs(root) == Some(which));
             pe.mair[which].take_if(|_| !on);
         }

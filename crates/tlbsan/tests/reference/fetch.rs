@@ -65,8 +65,8 @@ impl Reference {
         seen.for_each(|it| _ = it.knowers.entry(pe).or_insert(self.now));
     }
 
-    /// A TLBI: what comes back at once, where it is performed now. A broadcast one wants a DSB of what was stored that reaches as far;
-    /// a local one has ordered nothing for it.
+    /// A TLBI: what comes back at once, where it is performed now. For a broadcast one only a DSB that reaches as far has published
+    /// a store; for a local one the PE's own DSB is enough, however far that reaches.
     pub(super) fn tlbi(&mut self, pe: usize, op: Op) {
         let (at, registers, domain) = (self.now, self.pes[pe].effective, op.scope.domain());
         let it = Executed { at, pe, op, registers, stays: BTreeMap::new(), completed: false };

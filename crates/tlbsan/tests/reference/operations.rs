@@ -42,7 +42,7 @@ pub(super) fn misses(op: &Op, e: &Entry) -> Vec<Cause> {
         true => (address(37) << units, (field(39, 5) + 1) << (5 * field(44, 2) + 1 + page), field(37, 2)),
     };
     // The hint names the level of the leaf; a table is above that. Levels without leaves are no hint, and there are two more of those
-    // without FEAT_LPA2; TG alone is one for a range, which must begin where an entry of that level can.
+    // without FEAT_LPA2. A TG without a level counts for ranges only, and those must begin where an entry of their level can.
     let none = level == 0 && (is_range || tg != 1 || !wide) || (tg, level) == (2, 1) && !wide;
     let named = if e.says.next().is_some() { level as i8 > e.level } else { level as i8 == e.level };
     let begins = !is_range || first.is_multiple_of(e.root.geometry.size(level as i8));
