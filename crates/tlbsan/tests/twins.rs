@@ -306,6 +306,22 @@ fn a_page_of_el0_that_is_used_before_the_isb_is_advice() {
 }
 
 #[test]
+fn after_reset_el2_holds_anything_too() {
+    for (first, expected) in [("", 1), ("tlbi alle2; dsb nsh;", 0), ("tlbi alle1; dsb nsh;", 1)] {
+        let mut m = machine(World::Reset, "");
+        m.reset(0);
+        m.go_to(0, 2);
+        run(&mut m, first);
+        m.write(0, Sysreg::TcrEl2, 16);
+        m.write(0, Sysreg::Ttbr0El2, table("root"));
+        m.write(0, Sysreg::SctlrEl2, 1);
+        m.isb(0);
+        let found: Vec<_> = m.take_violations().into_iter().map(|v| v.kind).collect();
+        assert_eq!(found, vec![tlbsan::Kind::Asid; expected], "{first}");
+    }
+}
+
+#[test]
 fn the_least_level_of_feat_bbm_counts() {
     let mut m = machine(World::El1, "200{str t2.% part:%}; str pmd1 block:0");
     m.identify(0, IdRegister::Mmfr2, 2 << 52);

@@ -876,6 +876,11 @@ const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     ),
     right("msr hcr_el2 vm+fb; el 1; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43; el 2"),
     right("msr hcr_el2 vm+fb+bsu; el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2"),
+    // Those that EL2 executes stay as they are.
+    broken(
+        "msr hcr_el2 vm+fb; isb; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43",
+        &["remade local-only va+0 level 3"],
+    ),
     // The 2019 bug, in a guest.
     broken(
         "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; tlbi vale1is va+1000; dsb ish; str pmd table:t2",
@@ -902,6 +907,16 @@ const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     broken(
         "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va+1000; dsb ish; str s2t.0 s2page:2",
         &["remade no-invalidation 0 level 3"],
+    ),
+    // A page of stage 1 is a part of a block of stage 2: what the rest was combined with stays.
+    broken(
+        "str s2l2.1 s2block:0; str pte2 200f43; str s2l2.1 0; dsb ishst; tlbi ipas2e1is ipa+200000; dsb ish; \
+         tlbi vae1is va+2000; dsb ish; str s2l2.1 s2block:1",
+        &["remade no-invalidation 200000 level 2"],
+    ),
+    right(
+        "str s2l2.1 s2block:0; str pte2 200f43; str s2l2.1 0; dsb ishst; tlbi ipas2e1is ipa+200000; dsb ish; \
+         tlbi vmalle1is; dsb ish; str s2l2.1 s2block:1",
     ),
     // The address is a virtual one, now that stage 1 is on.
     broken(

@@ -111,6 +111,7 @@ fn value(text: &str) -> Value {
         Some(("part", n)) => (frame(&format!("block:0+{:x}", number(n) * 0x1000)), 0xf43),
         // Stage 2: AF, readable and writable, normal memory.
         Some(("s2page", n)) => (frame(&format!("frame:{n}")), 0x7ff),
+        Some(("s2block", n)) => (frame(&format!("block:{n}")), 0x7fd),
         _ => (Value { area: Area::Nowhere, bits: 0 }, number(what)),
     };
     for letter in letters.chars() {
