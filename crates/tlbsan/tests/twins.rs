@@ -89,7 +89,7 @@ fn machine(world: World, setup: &str) -> Machine {
     let mut m = Machine::new(Config::default());
     run(&mut m, BASE_TABLES);
     run(&mut m, setup);
-    if matches!(world, World::Guest | World::GuestMmuOn) {
+    if world.is_guest() {
         // The GiB of the tables, in its place: a guest's stage 1 is found there, and on a PE the code.
         for name in ["s2root", "s2other", "empty"] {
             m.store(0, table(name) + 8, 1 << 30 | 0x7fd);

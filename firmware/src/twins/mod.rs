@@ -42,6 +42,12 @@ enum World {
     GuestMmuOn,
 }
 
+impl World {
+    const fn is_guest(self) -> bool {
+        matches!(self, Self::Guest | Self::GuestMmuOn)
+    }
+}
+
 /// What PEs must have for a sequence.
 struct Needs {
     bbm: Option<u8>,
@@ -197,7 +203,7 @@ pub fn run() -> u32 {
 
 impl Twin {
     fn cannot_run(&self, features: &Features, fresh: &core::ops::Range<usize>) -> Option<&'static str> {
-        let at_el2 = matches!(self.world, World::El2 | World::El2Host | World::Guest | World::GuestMmuOn);
+        let at_el2 = self.world.is_guest() || matches!(self.world, World::El2 | World::El2Host);
         let needs = &self.needs;
         if self.only_simulated.is_some() {
             return self.only_simulated;
@@ -331,10 +337,7 @@ impl Machine {
             _ => &[L1, OTHER],
         };
         let stage1_ds: &[u64] = if world == World::GuestMmuOn { &[OTHER] } else { &[] };
-        let stage2: &[u64] = match world {
-            World::Guest | World::GuestMmuOn => &[S2ROOT, S2OTHER, EMPTY],
-            _ => &[],
-        };
+        let stage2: &[u64] = if world.is_guest() { &[S2ROOT, S2OTHER, EMPTY] } else { &[] };
         let gib = |pa: u64| pa >> 30;
         for pa in [mmu::image().start, self.tables] {
             for (tables, block) in [(stage1, OWN_BLOCK), (stage1_ds, OWN_BLOCK_DS), (stage2, OWN_STAGE2_BLOCK)] {

@@ -229,7 +229,7 @@ impl Program {
         self.line(format_args!("{n}:"));
         self.emit(instruction);
         self.line(format_args!("{n}1:"));
-        if !matches!(self.world, World::Guest | World::GuestMmuOn) {
+        if !self.world.is_guest() {
             self.emit(&format!(".pushsection .fixups, \"a\", @progbits; .quad {n}b, {n}1b; .popsection"));
         }
     }

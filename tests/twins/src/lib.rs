@@ -80,6 +80,13 @@ pub enum World {
     GuestMmuOn,
 }
 
+impl World {
+    /// Whether it is at EL2 beside a guest.
+    pub const fn is_guest(self) -> bool {
+        matches!(self, Self::Guest | Self::GuestMmuOn)
+    }
+}
+
 /// A rule in one world.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {

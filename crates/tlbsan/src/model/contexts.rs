@@ -314,10 +314,10 @@ impl Model {
             for used in context.uses_mut().filter(|used| asid.is_none_or(|asid| used.tag == Tag::Asid(asid))) {
                 let before = used.held;
                 used.invalidated(effect.reach, effect.time);
-                lost.push((used.tag, before & !used.held));
+                let gone = before & !used.held;
+                lost.extend((gone != 0).then_some((used.tag, gone)));
             }
             // Not even what has become stale since the operation was executed.
-            lost.retain(|(_, pes)| *pes != 0);
             if !lost.is_empty() {
                 self.release_lost(world, id, &lost);
             }

@@ -1,0 +1,210 @@
+//! Guests: stage 2, and stage 1 under it.
+
+use super::{WRONG, broken, right};
+use crate::Twin;
+
+pub(super) const STAGE_2: &[Twin] = &[
+    broken("str s2t.0 0; dsb ishst; str s2t.0 s2page:2", &["remade no-invalidation 0 level 3"]),
+    // Combined entries survive an invalidation by IPA.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2le1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ripas2e1is ipa+0*2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    // Without the DSB between them the combined entry can be made again.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade not-completed 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi vmalle1is; dsb ish; tlbi ipas2e1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade not-completed 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+1000; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-range 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // Why the operation by IPA fell short is the cause, whatever VMALLE1 left combined for that.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1 ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade local-only 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade not-ordered 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0 ttl=1.2; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2",
+        &["remade wrong-ttl 0 level 3"],
+    ),
+    // A covering VAE1 does as well, for what stage 1 (off here) makes of the address.
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+0; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+1000; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    right("str s2t.0 0; dsb ishst; tlbi vmalls12e1is; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi alle1is; dsb ish; str s2t.0 s2page:2"),
+    broken("str s2t.0 0; dsb ishst; tlbi alle2is; dsb ish; str s2t.0 s2page:2", &["remade no-invalidation 0 level 3"]),
+    broken("str s2t.0 s2page:2", &["live-change not-broken-first 0 level 3"]),
+    broken("str s2t.0 s2page:0,u", &["live-change not-broken-first 0 level 3"]),
+    right("str s2t.0 s2page:0,w; str s2t.0 s2page:0"),
+    // Another VMID's operation.
+    broken(
+        "str s2t.0 0; dsb ishst; msr vttbr_el2 a5.s2root; isb; tlbi vmalls12e1is; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // The 2019 bug, one stage down.
+    broken(
+        "str s2t.0 0; str s2t.1 0; str s2l2.0 0; dsb ishst; tlbi ipas2le1is ipa+0; tlbi ipas2le1is ipa+1000; dsb ish; \
+         tlbi vmalle1is; dsb ish; str s2l2.0 table:s2t2",
+        &["remade leaf-only 0 level 2"],
+    ),
+    right(
+        "str s2t.0 0; str s2t.1 0; str s2l2.0 0; dsb ishst; tlbi ipas2e1is ipa+0; tlbi ipas2e1is ipa+1000; dsb ish; \
+         tlbi vmalle1is; dsb ish; str s2l2.0 table:s2t2",
+    ),
+];
+
+pub(super) const VMID: &[Twin] = &[
+    broken("msr vttbr_el2 a3.s2other; el 1; el 2", &["asid no-invalidation 0 level 1"]),
+    right("msr vttbr_el2 a4.s2other; el 1; el 2"),
+    // At EL2 a guest is put away by a write of VTTBR_EL2 and its synchronisation; before that it may still be walked.
+    right("msr vttbr_el2 a4.empty; isb; tlbi alle1is; dsb ish; msr vttbr_el2 a3.s2other; el 1; el 2"),
+    broken(
+        "msr vttbr_el2 a4.empty; tlbi alle1is; dsb ish; msr vttbr_el2 a3.s2other; el 1; el 2",
+        &["asid no-invalidation 0 level 1"],
+    ),
+    right(
+        "msr vttbr_el2 a4.empty; el 1; el 2; msr vttbr_el2 a3.s2root; isb; tlbi vmalls12e1is; dsb ish; \
+         msr vttbr_el2 a3.s2other; el 1; el 2",
+    ),
+];
+
+// The leaves of stage 1 lead to the intermediate addresses 0 and 0x1000, and stage 2 leads on from there.
+pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
+    // What stage 1 maps goes as without stage 2, by virtual address, and under the VMID.
+    right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43"),
+    broken("str pte 0; str pte 1f43", &["remade no-invalidation va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; str pte 1f43",
+        &["remade no-invalidation va+0 level 3"],
+    ),
+    broken("str pte 0; dsb ishst; tlbi vale1is va asid=9; dsb ish; str pte 1f43", &["remade wrong-asid va+0 level 3"]),
+    broken(
+        "str pte 0; dsb ishst; msr vttbr_el2 a5.s2root; isb; tlbi vale1is va; dsb ish; str pte 1f43",
+        &["remade no-invalidation va+0 level 3"],
+    ),
+    right("str pte 0; dsb ishst; tlbi vmalls12e1is; dsb ish; str pte 1f43"),
+    right("el 1; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43; el 2"),
+    // HCR_EL2.FB makes its local operations broadcast, and BSU its barriers reach as far.
+    broken(
+        "el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2",
+        &["remade local-only va+0 level 3"],
+    ),
+    broken(
+        "msr hcr_el2 vm+fb; el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2",
+        &["remade not-ordered va+0 level 3"],
+    ),
+    right("msr hcr_el2 vm+fb; el 1; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43; el 2"),
+    right("msr hcr_el2 vm+fb+bsu; el 1; str pte 0; dsb nshst; tlbi vale1 va; dsb nsh; str pte 1f43; el 2"),
+    // Those that EL2 executes stay as they are.
+    broken(
+        "msr hcr_el2 vm+fb; isb; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43",
+        &["remade local-only va+0 level 3"],
+    ),
+    // The 2019 bug, in a guest.
+    broken(
+        "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; tlbi vale1is va+1000; dsb ish; str pmd table:t2",
+        &["remade leaf-only va+0 level 2"],
+    ),
+    right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vae1is va; dsb ish; str pmd table:t2"),
+    // What stage 2 maps, as part of entries that were combined with stage 1's: by virtual address, whatever ASID, TTL and leaf say.
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vale1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vaae1is va; dsb ish; str s2t.0 s2page:2"),
+    right("str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vmalle1is; dsb ish; str s2t.0 s2page:2"),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va asid=9; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vale1is va ttl=1.2; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is va+1000; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // A page of stage 1 is a part of a block of stage 2: what the rest was combined with stays.
+    broken(
+        "str s2l2.1 s2block:0; str pte2 200f43; str s2l2.1 0; dsb ishst; tlbi ipas2e1is ipa+200000; dsb ish; \
+         tlbi vae1is va+2000; dsb ish; str s2l2.1 s2block:1",
+        &["remade no-invalidation 200000 level 2"],
+    ),
+    right(
+        "str s2l2.1 s2block:0; str pte2 200f43; str s2l2.1 0; dsb ishst; tlbi ipas2e1is ipa+200000; dsb ish; \
+         tlbi vmalle1is; dsb ish; str s2l2.1 s2block:1",
+    ),
+    // The address is a virtual one, now that stage 1 is on.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi ipas2e1is ipa+0; dsb ish; tlbi vae1is ipa+0; dsb ish; str s2t.0 s2page:2",
+        &["remade no-invalidation 0 level 3"],
+    ),
+    // Both halves may lead to one table.
+    broken(
+        "msr ttbr1_el1 a0.root; msr tcr_el1 epd1=0; el 1; el 2; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte 1f43",
+        &["remade no-invalidation ffff000200000000 level 3"],
+    ),
+    right(
+        "msr ttbr1_el1 a0.root; msr tcr_el1 epd1=0; el 1; el 2; str pte 0; dsb ishst; tlbi vale1is va; \
+         tlbi vale1is ffff000200000000; dsb ish; str pte 1f43",
+    ),
+    // TCR.DS: an address has 52 bits, and shareability is no part of a descriptor.
+    right(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; read va+10 frame:0+10; el 2; str empty.0 0; dsb ishst; tlbi vale1is va asid=9 ttl=1.3; \
+         dsb ish; str empty.0 1c43; dsb ish; el 1; read va+10 frame:1+10; el 2",
+    ),
+    broken(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi vale1is va asid=9 ttl=1.0; dsb ish; str empty.0 1c43",
+        &["remade wrong-ttl va+0 level 3"],
+    ),
+    // Accesses go through both.
+    right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),
+    broken("el 1; read va+10 frame:1+10; el 2", &["stale-access no-invalidation va+0 level 3"]).only_simulated(WRONG),
+    // The root of stage 2 is another one, and so the PE should find nothing there.
+    broken(
+        "el 1; read va+10 frame:0+10; el 2; msr vttbr_el2 a3.s2other; el 1; read va+10 frame:0+10; el 2",
+        &["asid no-invalidation 0 level 1", "stale-access no-invalidation va+0 level 3"],
+    ),
+    right("el 1; read va+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
+    right("el 1; read va+10 frame:0+10; el 2; str pte 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
+];
+
+// Stage 1 is off: the address is an intermediate one.
+pub(super) const GUEST_ACCESS: &[Twin] = &[
+    right("el 1; read ipa+10 frame:0+10; el 2"),
+    // The root is another one, and so the PE should find nothing there.
+    broken(
+        "el 1; read ipa+10 frame:0+10; el 2; msr vttbr_el2 a3.s2other; el 1; read ipa+10 frame:0+10; el 2",
+        &["asid no-invalidation 0 level 1", "stale-access no-invalidation 0 level 3"],
+    ),
+    right(
+        "el 1; read ipa+10 frame:0+10; el 2; msr vttbr_el2 a5.s2other; isb; tlbi alle1is; dsb ish; msr vttbr_el2 a3.s2other; \
+         el 1; read ipa+10 fault; el 2",
+    ),
+    broken("el 1; read ipa+10 frame:1+10; el 2", &["stale-access no-invalidation 0 level 3"]).only_simulated(WRONG),
+    right("el 1; read ipa+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read ipa+10 frame:0+10; el 2"),
+];
