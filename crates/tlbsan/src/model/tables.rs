@@ -125,7 +125,7 @@ impl Model {
                 }
             }
             // Once this store is visible, earlier ones to the same slot can no longer be missed.
-            self.residues.seen(slot, now.event.pe);
+            self.residues.seen(slot, now.event.pe, true);
         }
     }
 
@@ -139,7 +139,7 @@ impl Model {
             if old != new && !self.shadow.table(base).is_some_and(valid) {
                 self.changed(now, Stored { table: base, index, new, wide: false, writer: None });
             }
-            self.residues.seen(slot, now.event.pe);
+            self.residues.seen(slot, now.event.pe, false);
         }
     }
 
@@ -485,7 +485,7 @@ impl Model {
             let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
-                    self.residues.hold(child, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
+                    self.residues.hold(child, above, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
                     self.residues.attach(child);
                     Some(child)
                 }

@@ -118,9 +118,9 @@ impl Residues {
             let Some(residue) = self.slab.get(id) else { continue };
             let mut in_flight = residue.holders.iter().flat_map(|holder| &holder.in_flight);
             let awaited = in_flight.any(|tlbi| tlbi.issuer == pe && completes(dsb, &tlbi.op));
-            let read = |cut: &Cut| cut.readers.iter().any(|(reader, at)| *reader == pe && *at > last);
-            let read = self.cuts.get(&residue.what.cut).is_some_and(read);
-            let orders = dsb.covers_stores() && (residue.written > last || read);
+            let knows = |cut: &Cut| cut.knowers.iter().any(|it| it.pe() == pe && it.at > last);
+            let knows = self.cuts.get(&residue.what.cut).is_some_and(knows);
+            let orders = dsb.covers_stores() && (residue.written > last || knows);
             self.mark(id, awaited, Help::Complete);
             self.mark(id, orders, Help::Order);
         }
@@ -141,12 +141,12 @@ impl Residues {
     fn around<'a>(&self, residue: &Residue, effect: &Effect, shadow: &'a Shadow) -> Around<'a> {
         let (domain, issuer) = (effect.op.scope.domain(), effect.issuer);
         let above = self.above(residue, shadow, domain, issuer);
-        let held = |pes, above: &&Residue| pes | above.pes();
+        let walking = |pes, above: &&Residue| pes | above.walking(shadow);
         Around {
-            refillable: above.iter().fold(0, held),
-            left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
+            refillable: above.iter().fold(0, walking),
+            left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, walking),
             in_run: in_run(residue, shadow),
-            ordered: self.is_ordered_from_above(residue, &above, shadow, domain, issuer),
+            unordered: self.unordered(residue, &above, shadow, domain, issuer),
         }
     }
 
@@ -156,7 +156,7 @@ impl Residues {
         for residue in self.selected(effect).into_iter().filter_map(|id| self.get(id)) {
             let refillable = residue.what.through.is_some_and(|through| self.get(through).is_some());
             let pes = if refillable { PeSet::MAX } else { 0 };
-            let around = Around { refillable: pes, left_above: 0, in_run: None, ordered: true };
+            let around = Around { refillable: pes, left_above: 0, in_run: None, unordered: 0 };
             for n in 0..residue.holders.len() {
                 match residue.suffices(n, effect, around) {
                     Err(Cause::WrongAsid | Cause::GlobalSurvives | Cause::WrongRange) => {}
@@ -372,8 +372,8 @@ struct Around<'a> {
     left_above: PeSet,
     /// The context that is walked where another member of its contiguous run still stands for it.
     in_run: Option<&'a Context>,
-    /// R4.
-    ordered: bool,
+    /// PEs that may read it again for want of order (R4).
+    unordered: PeSet,
 }
 
 /// From where an operation removes an entry.
@@ -443,7 +443,8 @@ impl Residue {
                 }
             }
         }
-        if !around.ordered {
+        let held = self.holders[holder].pes & effect.reach;
+        if around.unordered != 0 && held & !around.unordered == 0 {
             return Err(Cause::NotOrdered);
         }
         let in_run = around.in_run.map_or(0, |context| context.loaded_under(tag));
@@ -457,8 +458,10 @@ impl Residue {
         if tag == Tag::Combined && !whole {
             again |= self.holders.iter().find(own).map_or(0, |h| h.pes);
         }
+        if around.unordered & held != 0 {
+            (again, why_left) = (again | around.unordered, Cause::NotOrdered);
+        }
         // Where nothing of it would go, that is why.
-        let held = self.holders[holder].pes & effect.reach;
         if held != 0 && held & !again == 0 {
             return Err(why_left);
         }

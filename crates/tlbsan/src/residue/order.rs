@@ -3,6 +3,7 @@
 use super::{Residue, ResidueId, Residues};
 use crate::descriptor::{Descriptor, Leaf};
 use crate::geometry::Space;
+use crate::machine::PeSet;
 use crate::report::Site;
 use crate::shadow::{Context, Shadow};
 use smallvec::SmallVec;
@@ -18,8 +19,23 @@ pub(super) struct Cut {
     pub(super) last_store: u64,
     /// Residues of a store that no PE has reported yet.
     pub(super) unattributed: Vec<ResidueId>,
-    /// Who has read it, and when.
-    pub(super) readers: SmallVec<[(usize, u64); 1]>,
+    /// Who has read it or stored to it again.
+    pub(super) knowers: SmallVec<[Knower; 1]>,
+}
+
+/// A PE that knows what a slot held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Knower {
+    /// When it read the slot, or stored to it.
+    pub(super) at: u64,
+    pe: u16,
+    stored: bool,
+}
+
+impl Knower {
+    pub(super) fn pe(&self) -> usize {
+        usize::from(self.pe)
+    }
 }
 
 /// A store to `slot` that cut a residue off.
@@ -33,21 +49,21 @@ pub(super) struct CutOff {
     pub(super) written: u64,
 }
 
-/// Readers of one slot that are remembered.
-const MAX_READERS: usize = 64;
+/// Knowers of one slot that are remembered.
+const MAX_KNOWERS: usize = 64;
 
 impl Residues {
-    /// `pe` has read the slot: from now on its DSBs order the store too (other-multi-copy atomicity).
-    pub fn seen(&mut self, slot: u64, pe: usize) {
+    /// `pe` has read the slot, or stored to it: from now on its DSBs order earlier stores too (other-multi-copy atomicity, coherence).
+    pub fn seen(&mut self, slot: u64, pe: usize, stored: bool) {
         let Some(cut) = self.cuts.get_mut(&slot) else { return };
         let last_dsb = self.published.get(pe).map_or(0, |published| published[0]);
-        // An earlier read of the same value that no DSB has followed yet says as much.
-        let known = |(reader, at): &(usize, u64)| *reader == pe && *at > cut.last_store && *at > last_dsb;
-        if !cut.readers.iter().any(known) {
-            if cut.readers.len() >= MAX_READERS {
-                cut.readers.remove(0);
+        // That it knew the same value already, and no DSB has followed yet, says as much.
+        let known = |it: &Knower| it.pe() == pe && it.stored == stored && it.at > cut.last_store && it.at > last_dsb;
+        if !cut.knowers.iter().any(known) {
+            if cut.knowers.len() >= MAX_KNOWERS {
+                cut.knowers.remove(0);
             }
-            cut.readers.push((pe, self.now));
+            cut.knowers.push(Knower { at: self.now, pe: pe as u16, stored });
         }
     }
 
@@ -105,18 +121,21 @@ impl Residues {
     ///
     /// A barrier that reaches no further than its PE orders for that PE's own operations. Who executes DSB and TLBI is taken to
     /// have been handed what others stored before that DSB: under a lock, say, which is not seen. For what a PE has stored itself only
-    /// its own DSB counts, or that of one who has read it.
+    /// its own DSB counts, or that of one who has read it or stored there since.
     fn is_visible(&self, CutOff { slot, writer, since, written }: CutOff, domain: Domain, issuer: usize) -> bool {
         let wide = domain.max(Domain::InnerShareable);
         let after = |pe: usize, time: u64| {
             let enough = if pe == issuer { domain } else { wide };
             self.published.get(pe).is_some_and(|p| p[enough as usize] > time)
         };
-        let read = |cut: &Cut| cut.readers.iter().any(|(pe, time)| *time >= since && after(*pe, *time));
+        let handed_over = |time: u64| self.handed_over[wide as usize] > time;
+        // Once a later store to the slot is visible, this one can no longer be missed.
+        let knows = |it: &&Knower| after(it.pe(), it.at) || it.stored && it.pe() != issuer && handed_over(it.at);
+        let known = |cut: &Cut| cut.knowers.iter().filter(|it| it.at >= since).any(|it| knows(&it));
         writer.is_some_and(|pe| after(pe, written))
             || after(issuer, written)
-            || writer != Some(issuer) && self.handed_over[wide as usize] > written
-            || self.cuts.get(&slot).is_some_and(read)
+            || writer != Some(issuer) && handed_over(written)
+            || self.cuts.get(&slot).is_some_and(known)
     }
 
     /// Table residues that lead to where a residue was read from, if it is still there as far as walkers within `domain` see:
@@ -141,20 +160,34 @@ impl Residues {
         table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
     }
 
-    /// R4 for an entry and for every table residue `above` it: from one that stays the entry would come back.
-    pub(super) fn is_ordered_from_above(
+    /// R4: PEs whose walkers may come there and still miss a store that removed the entry, or one that removed a table residue
+    /// `above` it: from that the entry would come back.
+    pub(super) fn unordered(
         &self,
         residue: &Residue,
         above: &[&Residue],
         shadow: &Shadow,
         domain: Domain,
         issuer: usize,
-    ) -> bool {
-        let from_above = |it: &&Residue| {
-            let above = self.above(it, shadow, domain, issuer);
-            self.is_ordered_from_above(it, &above, shadow, domain, issuer)
-        };
-        self.is_ordered(residue, domain, issuer) && above.iter().all(from_above)
+    ) -> PeSet {
+        // Its table is linked again: walkers that miss what was stored there in between read the old entry.
+        let missed = residue
+            .detached
+            .is_some_and(|cut_off| is_linked_here(residue, shadow) && !self.is_visible(cut_off, domain, issuer));
+        if missed || !self.is_ordered(residue, domain, issuer) {
+            return residue.walking(shadow);
+        }
+        let from_above =
+            |it: &&Residue| self.unordered(it, &self.above(it, shadow, domain, issuer), shadow, domain, issuer);
+        above.iter().map(from_above).fold(0, |all, pes| all | pes)
+    }
+}
+
+impl Residue {
+    /// PEs that hold it and walk there now: what it leads to can be read through it. Those that have left do so when they come back.
+    pub(super) fn walking(&self, shadow: &Shadow) -> PeSet {
+        let Some(context) = shadow.context(self.what.context) else { return 0 };
+        self.holders.iter().fold(0, |set, holder| set | holder.pes & context.loaded_under(holder.tag))
     }
 }
 

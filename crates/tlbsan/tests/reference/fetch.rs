@@ -47,15 +47,18 @@ impl Reference {
 
     /// Whether the walker of `pe` may miss a store; or, for an operation that reaches further than its PE, that of any PE there.
     ///
-    /// It does not if a DSB reaches that far which came later, by one who knew of the store; or by one whose later TLBI shows that
-    /// the store was handed over to it, though not to the PE that stored.
+    /// It does not if, after it or a later one to the same slot, a DSB reaches that far: by one who knew of the store; or by one whose
+    /// later TLBI shows that the store was handed over to it, though not to the PE that stored.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
-        !self.dsbs.iter().any(|&(at, by, reach)| {
-            let own = domain == Domain::NonShareable && by == pe;
-            let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
-            let later_tlbi = || self.executed.iter().any(|it| it.pe == by && it.at > at);
-            let publishes = knows || self.issuing != Some(store.pe) && later_tlbi();
-            at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && publishes
+        let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
+        !later.any(|store| {
+            self.dsbs.iter().any(|&(at, by, reach)| {
+                let own = domain == Domain::NonShareable && by == pe;
+                let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
+                let later_tlbi = || self.executed.iter().any(|it| it.pe == by && it.at > at);
+                let publishes = knows || self.issuing != Some(store.pe) && later_tlbi();
+                at > store.at && (own || reach >= domain.max(Domain::InnerShareable)) && publishes
+            })
         })
     }
 

@@ -229,7 +229,7 @@ impl Reference {
                 return (pa & !7..pa + size).step_by(8).flat_map(|pa| self.event(one(pa), memory)).collect();
             }
             What::Store { pa, .. } => verdicts = self.store(pe, pa & !7, memory(pa & !7)),
-            What::Load { pa, size } => self.seen(pe, pa & !7..pa + size),
+            What::Load { pa, size } if self.is_table(pa & !7) => self.seen(pe, pa & !7..pa + size),
             What::Tlbi(op) => self.tlbi(pe, op),
             What::Dsb(dsb) => self.dsb(pe, dsb),
             What::Isb | What::ExceptionEntry | What::Eret => verdicts = self.synchronised(pe),
@@ -253,7 +253,9 @@ impl Reference {
         let gone = self.held().into_iter().filter(|e| self.is_gone(e));
         self.stale = gone.map(|e| (e, self.stale.get(&e).copied().unwrap_or(self.now))).collect();
         // What nobody holds any more is no matter of order.
-        self.unseen.retain(|it| self.stale.iter().any(|(e, since)| e.slot == it.slot || *since == it.at));
+        let matters = |it: &&Unseen| self.stale.iter().any(|(e, since)| e.slot == it.slot || *since == it.at);
+        let matter: BTreeSet<u64> = self.unseen.iter().filter(matters).map(|it| it.slot).collect();
+        self.unseen.retain(|it| matter.contains(&it.slot));
         self.dsbs.retain(|_| !self.stale.is_empty());
         self.executed.retain(|it| !self.stale.is_empty() || !it.completed);
     }

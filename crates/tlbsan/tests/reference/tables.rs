@@ -129,6 +129,13 @@ impl Reference {
         contents(a).eq(contents(b))
     }
 
+    /// Whether walkers may read a slot. What is stored elsewhere goes with the store that makes it part of a table, and that of
+    /// tables which nobody can reach any more counts no more.
+    pub(super) fn is_table(&self, slot: u64) -> bool {
+        let held = self.held().into_iter().filter(|e| e.says.next().is_some()).map(|e| e.target());
+        self.linked().into_iter().chain(held).any(|table| overlap(table, (slot, 8)))
+    }
+
     /// Tables that are linked, and their bytes: reached from a root that is loaded, or of which something is still held.
     pub(super) fn linked(&self) -> BTreeSet<(u64, u64)> {
         let tops = self.held().into_iter().chain(self.pes.iter().flat_map(|pe| roots(&pe.effective)));

@@ -7,11 +7,13 @@ impl Reference {
     pub(super) fn store(&mut self, pe: usize, slot: u64, value: u64) -> Vec<Seen> {
         let before: BTreeMap<_, _> =
             self.held().into_iter().map(|e| (e, (self.is_gone(&e), self.meaning(&e)))).collect();
-        let linked = self.linked();
+        let (linked, is_table) = (self.linked(), self.is_table(slot));
         self.linked.extend(linked.iter().map(|table| (*table, self.now)));
         let old = self.memory.insert(slot, (value, self.now)).map_or(0, |it| it.0);
-        self.seen(pe, slot..slot + 8);
-        self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
+        if is_table {
+            self.seen(pe, slot..slot + 8);
+            self.unseen.push(Unseen { at: self.now, pe, slot, old, knowers: [(pe, self.now)].into() });
+        }
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
