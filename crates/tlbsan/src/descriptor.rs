@@ -113,6 +113,34 @@ impl Descriptor {
         }
     }
 
+    /// What it forbids for all that it leads to: the bits of [`Table::hierarchical`].
+    #[inline]
+    pub fn forbids(&self) -> u8 {
+        match self {
+            Self::Table(table) => table.hierarchical,
+            _ => 0,
+        }
+    }
+
+    /// What a TLB holds of it below table entries that forbid so much: their attributes are part of what is cached of all that they lead
+    /// to. Of NSTable, which Non-secure state ignores, nothing is left in leaves.
+    #[inline]
+    #[must_use]
+    pub fn under(self, forbidden: u8) -> Self {
+        let forbids = |bit: u32| forbidden >> bit & 1 != 0;
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Table(table) => Self::Table(Table { hierarchical: table.hierarchical | forbidden, ..table }),
+            Self::Leaf(leaf) => Self::Leaf(Leaf {
+                writable: leaf.writable && !forbids(3),
+                el0: leaf.el0 && !forbids(2),
+                uxn: leaf.uxn || forbids(1),
+                pxn: leaf.pxn || forbids(0),
+                ..leaf
+            }),
+        }
+    }
+
     /// Whether it is not tagged with an ASID.
     #[inline]
     pub fn is_global(&self) -> bool {

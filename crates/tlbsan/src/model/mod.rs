@@ -155,7 +155,7 @@ impl<W: World> Judge for Eye<'_, W> {
         for index in 0..entries {
             let bits = self.world.load(table.next.wrapping_add(index * 8)).unwrap_or(0);
             let offset = index * part;
-            let here = match Descriptor::decode(bits, level, &self.geometry) {
+            let here = match Descriptor::decode(bits, level, &self.geometry).under(table.hierarchical) {
                 Descriptor::Nothing => Alike::Less,
                 Descriptor::Leaf(leaf) if !agree(block, &leaf, offset, self) => Alike::Other,
                 Descriptor::Leaf(leaf) if forbids_more(block, &leaf) => Alike::Less,

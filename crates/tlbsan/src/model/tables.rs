@@ -4,13 +4,14 @@ use super::{Eye, Model, Now};
 use crate::change::{Change, compare};
 use crate::descriptor::{Descriptor, Leaf};
 use crate::event::World;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Space};
 use crate::hash::FastMap;
 use crate::machine::PeSet;
 use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId, member};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
 use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
+use smallvec::SmallVec;
 use tlbsan_hint::Kind;
 
 /// A slot of a table that has just changed.
@@ -104,6 +105,8 @@ struct Cut {
     writer: Option<usize>,
     /// PEs that may still come there.
     pes: PeSet,
+    /// What the way there forbids now, if it is a way still.
+    still: Option<u8>,
 }
 
 impl Model {
@@ -162,9 +165,16 @@ impl Model {
         if before == after {
             return; // software bits
         }
-        let space = spans.first().map(|span| span.space);
-        let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm, pes: &self.pes, space };
-        let change = compare(&before, &after, slot.geometry.size(slot.level), &eye);
+        let compare = |space: Option<Space>, forbidden: u8| {
+            let eye = Eye { world: &*now.world, geometry: slot.geometry, bbm: self.bbm, pes: &self.pes, space };
+            compare(&before.under(forbidden), &after.under(forbidden), slot.geometry.size(slot.level), &eye)
+        };
+        let changes: SmallVec<[Change; 2]> = spans.iter().map(|span| compare(Some(span.space), span.forbids)).collect();
+        let same = if spans.is_empty() {
+            compare(None, 0) == Change::None
+        } else {
+            changes.iter().all(|change| *change == Change::None)
+        };
         if more {
             self.notice(format!("the table at {base:#x} is linked at a great many places: followed at some of them"));
         }
@@ -173,21 +183,24 @@ impl Model {
         let gone = !after.is_cacheable();
         // What permits more agrees with what it replaces, and whoever holds that holds this. The same table leads to what it
         // has led to all the time.
-        let goes_on =
-            before.is_cacheable() && !gone && (change == Change::None || !(leaves.is_some() || enters.is_some()));
+        let goes_on = before.is_cacheable() && !gone && (same || !(leaves.is_some() || enters.is_some()));
         if !goes_on {
             self.shadow.set_since(base, index, self.time);
         }
-        let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX };
-        if before.is_cacheable() && (gone || change == Change::Tighten) {
-            for span in &spans {
-                let id = self.open(now, slot, *span, edit.old, cut);
-                if let Some(table) = leaves {
-                    self.cut_off(now, table, *span, Cut { through: id, ..cut });
+        if before.forbids() != after.forbids() {
+            self.shadow.reshape();
+        }
+        for (span, change) in spans.iter().zip(changes) {
+            // What leads to the same table still leads to all that is below.
+            let still = (!gone && leaves.is_none()).then_some(span.forbids | after.forbids());
+            let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX, still };
+            if before.is_cacheable() && (gone || change == Change::Tighten) {
+                let old = before.under(span.forbids);
+                let id = self.open(now, slot, *span, (edit.old.0, old), cut);
+                if let Some(table) = old.next() {
+                    self.cut_off(now, table, Span { forbids: old.forbids(), ..*span }, Cut { through: id, ..cut });
                 }
-            }
-        } else if let Change::Break(_) = change {
-            for span in &spans {
+            } else if let Change::Break(_) = change {
                 self.replaced_in_place(now, &edit, change, *span, cut);
             }
         }
@@ -208,8 +221,13 @@ impl Model {
     ) {
         let Edit { slot, old: (bits, before), new: (new, after) } = *edit;
         // Access flag or not.
-        if new & 1 != 0 && slot.aged(bits) != slot.aged(new) {
-            let stale = self.leading_from_elsewhere(leading_here, slot.table);
+        let (old, aged) = (slot.aged(bits), slot.aged(new));
+        if new & 1 != 0 && old != aged {
+            let mut stale = self.leading_from_elsewhere(leading_here, slot.table);
+            stale.retain(|id| {
+                let forbids = self.residues.get(*id).map_or(0, |above| above.what.entry.forbids());
+                old.under(forbids) != aged.under(forbids)
+            });
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
         match (before.is_cacheable(), after.is_cacheable()) {
@@ -236,6 +254,7 @@ impl Model {
             self.live_change(now, edit, span);
         }
         if let (Some(table), _) = edit.tables() {
+            let span = Span { forbids: span.forbids | before.forbids(), ..span };
             self.cut_off_below_stale(now, table, span, cut);
             // Another PE may hold what the table leads to, and not its entry.
             self.cut_off(now, table, span, Cut { pes: !told, ..cut });
@@ -262,6 +281,7 @@ impl Model {
             if self.residues.is_empty() {
                 return;
             }
+            let after = after.under(span.forbids);
             if let Descriptor::Leaf(leaf) = after
                 && leaf.contiguous
             {
@@ -448,22 +468,31 @@ impl Model {
         }
     }
 
-    /// A table has been unlinked: everything in it, and below, may be cached too.
+    /// A table has been unlinked, or what leads to it forbids more: everything in it, and below, may be cached as it was.
     fn cut_off<W: World>(&mut self, now: &mut Now<'_, W>, base: u64, span: Span, cut: Cut) {
         let Some(table) = self.shadow.table_mut(base) else { return };
         // What was cleared in an earlier life counts no more.
-        table.scrubbed = None;
+        if cut.still.is_none() {
+            table.scrubbed = None;
+        }
         if self.residues.len() >= MAX_OPEN {
             return;
         }
         for (slot, old, since) in cacheable(base, table) {
-            let span = Span { start: slot.start(span.start), since: span.since.max(since), ..span };
-            let id = self.open(now, slot, span, old, cut);
+            let (bits, entry) = (old.0, old.1.under(span.forbids));
+            // It forbids all that by itself.
+            if cut.still.is_some_and(|forbids| old.1.under(forbids) == entry) {
+                continue;
+            }
+            let (start, since) = (slot.start(span.start), span.since.max(since));
+            let span = Span { start, since, forbids: entry.forbids(), ..span };
+            let id = self.open(now, slot, span, (bits, entry), cut);
             // A table may link itself, or one above: what is followed at another level is not followed here.
-            if let Some(next) = old.1.next()
+            if let Some(next) = entry.next()
                 && self.shadow.table(next).is_some_and(|child| child.level == slot.level + 1)
             {
-                self.cut_off(now, next, span, Cut { through: id.or(cut.through), ..cut });
+                let still = cut.still.map(|forbids| old.1.under(forbids).forbids());
+                self.cut_off(now, next, span, Cut { through: id.or(cut.through), still, ..cut });
             }
         }
     }
@@ -475,13 +504,13 @@ impl Model {
         let Some(residue) = self.residues.get(above) else { return };
         let Some(next) = residue.what.entry.next() else { return };
         let what = residue.what;
-        let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes };
+        let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes, still: None };
         let Some(table) = self.shadow.table(next).filter(|table| table.level == what.level + 1) else { return };
         let inside = cacheable(next, table);
         let child = |id: ResidueId| self.residues.get(id).map(|it| (it.what.start, (it.what.entry, id)));
         let known: FastMap<u64, _> = self.residues.children(above).into_iter().filter_map(child).collect();
         for (slot, old, _) in inside {
-            let (start, (_, entry)) = (slot.start(what.start), old);
+            let (start, entry) = (slot.start(what.start), old.1.under(what.entry.forbids()));
             let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
@@ -490,8 +519,9 @@ impl Model {
                     Some(child)
                 }
                 None => {
-                    let span = Span { context: what.context, space: what.space, start, since: 0 };
-                    let child = self.open(now, slot, span, old, cut);
+                    let (context, space) = (what.context, what.space);
+                    let span = Span { context, space, start, since: 0, forbids: entry.forbids() };
+                    let child = self.open(now, slot, span, (old.0, entry), cut);
                     child.inspect(|child| self.residues.cut_off_like(*child, above))
                 }
             };
@@ -514,10 +544,12 @@ impl Model {
             return self.cut_off(now, base, span, Cut { through: Some(id), pes, ..cut });
         }
         let (level, shift) = (table.level, table.geometry.shift(table.level));
-        for (index, child) in table.children().collect::<Vec<_>>() {
+        let forbids = |index| span.forbids | table.descriptor(index).forbids();
+        let children: Vec<_> = table.children().map(|(index, child)| (index, child, forbids(index))).collect();
+        for (index, child, forbids) in children {
             if self.shadow.table(child).is_some_and(|child| child.level == level + 1) {
                 let start = span.start.wrapping_add((index as u64) << shift);
-                self.cut_off_below_stale(now, child, Span { start, ..span }, cut);
+                self.cut_off_below_stale(now, child, Span { start, forbids, ..span }, cut);
             }
         }
     }

@@ -117,6 +117,11 @@ impl Removed {
         self.start.wrapping_sub((self.index as u64) << self.shift())
     }
 
+    /// Whether the same is cached of it where the table entries above forbid so much.
+    pub(super) fn says(&self, forbidden: u8) -> bool {
+        Descriptor::decode(self.bits, self.level, &self.geometry).under(forbidden) == self.entry
+    }
+
     /// log2 of the bytes that it translates.
     #[inline]
     pub fn shift(&self) -> u32 {

@@ -149,13 +149,16 @@ impl Residues {
     ) -> SmallVec<[&Residue; 2]> {
         let what = &residue.what;
         let gone = residue.detached.is_some_and(|cut_off| self.is_visible(cut_off, domain, issuer));
+        let hangs = what.through.is_some() && !gone;
         // Another member of its run stands for it there, if walks come there still.
-        let in_run = || stands_in_run(residue, shadow) && !is_linked_here(residue, shadow);
-        let hangs = what.through.is_some() && !gone || in_run();
-        let Some(table) = shadow.table(what.table).filter(|_| hangs) else { return SmallVec::new() };
+        let in_run = |above: &Residue| {
+            stands_in_run(residue, shadow, above.what.entry.forbids()) && linked_here(residue, shadow).is_none()
+        };
+        let Some(table) = shadow.table(what.table) else { return SmallVec::new() };
         let start = what.table_start();
         let leads = |above: &&Residue| {
-            above.what.level < what.level && (above.what.context, above.what.start) == (what.context, start)
+            let there = (above.what.context, above.what.start) == (what.context, start);
+            above.what.level < what.level && there && (hangs || in_run(above))
         };
         table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
     }
@@ -171,9 +174,10 @@ impl Residues {
         issuer: usize,
     ) -> PeSet {
         // Its table is linked again: walkers that miss what was stored there in between read the old entry.
-        let missed = residue
-            .detached
-            .is_some_and(|cut_off| is_linked_here(residue, shadow) && !self.is_visible(cut_off, domain, issuer));
+        let missed = residue.detached.is_some_and(|cut_off| {
+            let again = linked_here(residue, shadow).is_some_and(|forbidden| residue.what.says(forbidden));
+            again && !self.is_visible(cut_off, domain, issuer)
+        });
         if missed || !self.is_ordered(residue, domain, issuer) {
             return residue.walking(shadow);
         }
@@ -191,20 +195,22 @@ impl Residue {
     }
 }
 
-/// Whether its table is linked where it translated.
-fn is_linked_here(residue: &Residue, shadow: &Shadow) -> bool {
+/// Where its table is linked where it translated: what is forbidden on the way there.
+fn linked_here(residue: &Residue, shadow: &Shadow) -> Option<u8> {
     let (spans, more) = shadow.spans(residue.what.table, residue.what.index);
     let here = (residue.what.context, residue.what.start);
-    more || spans.iter().any(|span| (span.context, span.start) == here)
+    let span = spans.iter().find(|span| (span.context, span.start) == here);
+    span.map(|span| span.forbids).or(more.then_some(0))
 }
 
 /// Whether another member of its contiguous run still stands for this entry: the run is cached as one, from any member.
-fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
+fn stands_in_run(residue: &Residue, shadow: &Shadow, forbidden: u8) -> bool {
     let (what, Descriptor::Leaf(old)) = (&residue.what, residue.what.entry) else { return false };
     let Some(table) = shadow.table(what.table).filter(|_| old.contiguous) else { return false };
     let run = what.geometry.run(what.level);
     let first = what.index & !(run - 1);
-    (first..first + run).filter(|index| *index != what.index).any(|index| match table.descriptor(index) {
+    let mut others = (first..first + run).filter(|index| *index != what.index);
+    others.any(|index| match table.descriptor(index).under(forbidden) {
         Descriptor::Leaf(other) => member(&other, index, what.index, residue.size()) == old,
         _ => false,
     })
@@ -212,8 +218,9 @@ fn stands_in_run(residue: &Residue, shadow: &Shadow) -> bool {
 
 /// The context whose PEs can fetch it again from another member of its run.
 pub(super) fn in_run<'a>(residue: &Residue, shadow: &'a Shadow) -> Option<&'a Context> {
-    let again = stands_in_run(residue, shadow) && is_linked_here(residue, shadow);
-    shadow.context(residue.what.context).filter(|_| again)
+    let is_run = matches!(residue.what.entry, Descriptor::Leaf(leaf) if leaf.contiguous);
+    let forbidden = if is_run { linked_here(residue, shadow)? } else { return None };
+    shadow.context(residue.what.context).filter(|_| stands_in_run(residue, shadow, forbidden))
 }
 
 /// What the member of a run with number `own` says of number `index`.

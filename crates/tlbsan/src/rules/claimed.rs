@@ -64,7 +64,8 @@ fn says_the_same(shadow: &Shadow, residue: &Residue, bbm: u8) -> bool {
     let aged = Geometry { hw_access_flag: true, ..table.geometry };
     let bits = table.entries.get(what.index).copied().unwrap_or(0);
     // The slot may stand in a table that is linked elsewhere by now.
-    let here = |span: &Span| (span.context, span.start) == (what.context, what.start);
-    permits_as_much(&what.entry, &Descriptor::decode(bits, what.level, &aged), bbm)
-        && shadow.spans(what.table, what.index).0.iter().any(here)
+    let here = |span: &&Span| (span.context, span.start) == (what.context, what.start);
+    let entry = Descriptor::decode(bits, what.level, &aged);
+    let (spans, _) = shadow.spans(what.table, what.index);
+    spans.iter().find(here).is_some_and(|span| permits_as_much(&what.entry, &entry.under(span.forbids), bbm))
 }

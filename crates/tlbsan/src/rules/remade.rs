@@ -31,7 +31,7 @@ pub struct Tables<'a, J> {
 }
 
 impl<J: Judge> Tables<'_, J> {
-    /// An entry at `level` for `span` has become valid as `new`; it translates `1 << shift` bytes.
+    /// An entry at `level` for `span` has become valid as `new`, with what the tables above it forbid; it translates `1 << shift` bytes.
     pub fn newly_valid(&self, span: Span, level: i8, shift: u32, new: &Descriptor) -> Outcome {
         let mut outcome = Outcome::default();
         if !self.residues.is_empty() {
@@ -64,7 +64,7 @@ impl<J: Judge> Tables<'_, J> {
                     return;
                 }
                 for index in 0..child.entries.len() {
-                    let entry = child.descriptor(index);
+                    let entry = child.descriptor(index).under(table.hierarchical);
                     if entry.is_cacheable() {
                         let start = span.start.wrapping_add((index as u64) << below);
                         self.visit(Span { start, ..span }, child.level, below, &entry, outcome);

@@ -123,6 +123,11 @@ impl Shadow {
         }
     }
 
+    /// A table entry forbids something else than before.
+    pub fn reshape(&mut self) {
+        self.shape += 1;
+    }
+
     /// Walkers may have found what is in a slot since event `time`, and not earlier.
     pub fn set_since(&mut self, base: u64, index: usize, time: u64) {
         if let Some(table) = self.tables.get_mut(&base)

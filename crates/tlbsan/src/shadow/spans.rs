@@ -18,6 +18,8 @@ pub struct Span {
     pub start: u64,
     /// The event since which the slot can be reached.
     pub since: u64,
+    /// What the table entries on the way forbid ([`Descriptor::under`](crate::descriptor::Descriptor::under)).
+    pub forbids: u8,
 }
 
 /// Where a slot translates, everywhere. Nearly always one place.
@@ -44,6 +46,8 @@ struct Place {
     offset: u64,
     /// The event since which the table can be reached there.
     since: u64,
+    /// What the table entries on the way forbid.
+    forbids: u8,
 }
 
 impl Shadow {
@@ -76,16 +80,17 @@ impl Shadow {
         let mut places = table.places.borrow_mut();
         if places.shape != Some(self.shape) {
             let mut found = SmallVec::new();
-            let whole = self.collect_places(table, (0, 0), &mut found, &mut 4096);
+            let whole = self.collect_places(table, (0, 0, 0), &mut found, &mut 4096);
             *places = Places { shape: Some(self.shape), found, whole };
         }
         let inside = (index as u64) << table.geometry.shift(table.level);
         let since = table.since.get(index).copied().unwrap_or(0);
-        for &Place { context, space, first_va, va_bits, offset, since: reached } in &places.found {
+        for &Place { context, space, first_va, va_bits, offset, since: reached, forbids } in &places.found {
             let offset = offset.wrapping_add(inside);
             // Entries past the half's size are not reachable.
             if offset >> va_bits == 0 {
-                spans.push(Span { context, space, start: first_va.wrapping_add(offset), since: since.max(reached) });
+                let (start, since) = (first_va.wrapping_add(offset), since.max(reached));
+                spans.push(Span { context, space, start, since, forbids });
             }
         }
         (spans, !places.whole)
@@ -94,7 +99,7 @@ impl Shadow {
     fn collect_places(
         &self,
         table: &TablePage,
-        (offset, since): (u64, u64),
+        (offset, since, forbids): (u64, u64, u8),
         found: &mut SmallVec<[Place; 1]>,
         budget: &mut usize,
     ) -> bool {
@@ -105,14 +110,14 @@ impl Shadow {
                 Parent::Root(context) => {
                     let Some(Context { root, .. }) = self.context(context) else { return true };
                     let (first_va, va_bits) = (root.first_va(), root.geometry.va_bits);
-                    found.push(Place { context, space: root.space, first_va, va_bits, offset, since });
+                    found.push(Place { context, space: root.space, first_va, va_bits, offset, since, forbids });
                     found.len() < MAX_SPANS
                 }
                 Parent::Slot { table: above, index } => {
                     let Some(up) = self.tables.get(&above).filter(|up| up.level < table.level) else { return true };
                     let offset = offset.wrapping_add((index as u64) << up.geometry.shift(up.level));
                     let since = since.max(up.since.get(index).copied().unwrap_or(0));
-                    self.collect_places(up, (offset, since), found, budget)
+                    self.collect_places(up, (offset, since, forbids | up.descriptor(index).forbids()), found, budget)
                 }
             }
         })

@@ -32,7 +32,7 @@ impl Reference {
     /// What `bits` at `slot` say, in a table that `above` leads to.
     pub(super) fn child(&self, above: &Entry, slot: u64, bits: u64) -> Entry {
         let (level, geometry) = (above.level + 1, &above.root.geometry);
-        let says = Descriptor::decode(bits, level, geometry);
+        let says = Descriptor::decode(bits, level, geometry).under(above.says.forbids());
         let va = above.va + (slot - above.target().0) / 8 * geometry.size(level);
         let asid = above.asid.filter(|_| !says.is_global());
         Entry { level, va, slot, says, asid, shared: false, ..*above }

@@ -146,7 +146,9 @@ fn value(d: &mut Digits, slot: u64, setting: &Setting) -> u64 {
     match d.below(8) {
         7 => d.one_of(&[0, 0x7000]),
         0..=4 if !links.is_empty() => {
-            setting.output(setting.table(d.one_of(links))) | 3 | d.one_of(&[0, 0, 0, 0, 1 << 61, 1 << 55])
+            // Read-only, which some leaves are by themselves; or not for EL0, which all are for.
+            let forbids = if slot.is_multiple_of(16) && setting.granule == 12 { 1 << 62 } else { 1 << 61 };
+            setting.output(setting.table(d.one_of(links))) | 3 | d.one_of(&[0, 0, 0, 0, forbids, 1 << 55])
         }
         // A frame in which no table lies; what is larger than 2 MiB is never read-only, because the model compares the contents
         // of that much at most.
