@@ -219,6 +219,8 @@ mod tests {
             (0xd518_203f, "msr ttbr1_el1, xzr", Insn::Sysreg(Named::El1, Sysreg::Ttbr1El1, 31)),
             (0xd518_2041, "msr tcr_el1, x1", Insn::Sysreg(Named::El1, Sysreg::TcrEl1, 1)),
             (0xd518_1000, "msr sctlr_el1, x0", Insn::Sysreg(Named::El1, Sysreg::SctlrEl1, 0)),
+            (0xd51c_1000, "msr sctlr_el2, x0", Insn::Sysreg(Named::El2, Sysreg::SctlrEl2, 0)),
+            (0xd51d_1000, "msr sctlr_el12, x0", Insn::Sysreg(Named::El12, Sysreg::SctlrEl1, 0)),
             (0xd51d_2003, "msr ttbr0_el12, x3", Insn::Sysreg(Named::El12, Sysreg::Ttbr0El1, 3)),
             (0xd518_c002, "msr vbar_el1, x2", Insn::Vbar(Named::El1, 2)),
             (0xd518_a203, "msr mair_el1, x3", Insn::Sysreg(Named::El1, Sysreg::MairEl1, 3)),

@@ -11,6 +11,8 @@ use twins::{
 
 /// PEs that walk the tables.
 const PES: usize = 2;
+/// TCR_EL2 of one half: 48 bits.
+const TCR_EL2: u64 = 16;
 /// VTCR_EL2: 40 bits, 4 KiB, from level 1.
 const VTCR: u64 = 24 | 1 << 6;
 
@@ -37,9 +39,22 @@ fn sysreg(register: Register) -> Sysreg {
         Register::SctlrEl1 => Sysreg::SctlrEl1,
         Register::MairEl1 => Sysreg::MairEl1,
         Register::Ttbr0El2 => Sysreg::Ttbr0El2,
+        Register::TcrEl2 => Sysreg::TcrEl2,
         Register::SctlrEl2 => Sysreg::SctlrEl2,
         Register::HcrEl2 => Sysreg::HcrEl2,
         Register::VttbrEl2 => Sysreg::VttbrEl2,
+        Register::VtcrEl2 => Sysreg::VtcrEl2,
+    }
+}
+
+/// The machine's own value of a register.
+fn own(register: Register) -> u64 {
+    match register {
+        Register::TcrEl1 => TCR,
+        Register::TcrEl2 => TCR_EL2,
+        Register::VtcrEl2 => VTCR,
+        // The MMU is on.
+        _ => 1,
     }
 }
 
@@ -55,8 +70,9 @@ fn perform(m: &mut Machine, pe: usize, step: Step) {
         Step::El(el) => m.go_to(pe, el),
         Step::Reset => m.reset(pe),
         Step::Write(register, Written::Value(value)) => m.write(pe, sysreg(register), place(value)),
-        Step::Write(register, Written::Mmu(on)) => m.write(pe, sysreg(register), u64::from(on)),
-        Step::Write(register, Written::Bits { clear, set }) => m.write(pe, sysreg(register), TCR & !clear | set),
+        Step::Write(register, Written::Bits { clear, set }) => {
+            m.write(pe, sysreg(register), own(register) & !clear | set);
+        }
         Step::Tlbi(mnemonic, xt) => m.tlbi(pe, mnemonic.decode(xt)),
         Step::Access(kind, va, gives) => {
             let kind = match kind {
@@ -105,7 +121,7 @@ fn machine(world: World, setup: &str) -> Machine {
             World::El2 | World::El2Host => {
                 m.go_to(pe, 2);
                 let (hcr, tcr, ttbr) = match world {
-                    World::El2 => (0, 16, table("root")),
+                    World::El2 => (0, TCR_EL2, table("root")),
                     _ => (1 << 34 | 1 << 27, TCR, tagged("root", ASID)),
                 };
                 m.write(pe, Sysreg::HcrEl2, hcr);

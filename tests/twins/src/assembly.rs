@@ -13,17 +13,25 @@
 //!
 //! At EL2 an exception goes on at x17: `el 2` is an HVC, and an access that stage 2 refuses goes on behind itself.
 
-use crate::{Access, Area, Need, Register, Statement, Step, TCR_DS, TCR_HA, TCR_TG0_16K, Value, World, Written};
+use crate::{
+    Access, Area, Need, Register, SCTLR_MMU, Statement, Step, TCR_DS, TCR_HA, TCR_TG0_16K, VTCR_DS, Value, World,
+    Written,
+};
 use std::fmt::Write;
 use tlbi::Scope;
 use tlbsan_hint::Hint;
 
-/// Offsets from x23: TCR_EL1, SCTLR_EL1 and SCTLR_EL2 with the MMU on.
-pub const OWN_TCR_EL1: usize = 0;
-/// See [`OWN_TCR_EL1`].
-pub const OWN_SCTLR_EL1: usize = 8;
-/// See [`OWN_TCR_EL1`].
-pub const OWN_SCTLR_EL2: usize = 16;
+/// Offset from x23 of the machine's own value of a register, which has the MMU on. One place is for TCR_EL2 in the regimes of EL2,
+/// and for VTCR_EL2 beside a guest.
+fn own(register: Register) -> usize {
+    match register {
+        Register::TcrEl1 => 0,
+        Register::SctlrEl1 => 8,
+        Register::SctlrEl2 => 16,
+        Register::TcrEl2 | Register::VtcrEl2 => 72,
+        other => panic!("no own value of {}", other.name()),
+    }
+}
 
 /// What a PE must have for a sequence, beyond Armv8.0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +54,7 @@ pub struct Needs {
     pub k16: bool,
     /// FEAT_HAFDBS.
     pub hafdbs: bool,
-    /// FEAT_LPA2 with pages of 4 KiB.
+    /// FEAT_LPA2, with the pages that there are.
     pub lpa2: bool,
 }
 
@@ -71,6 +79,10 @@ impl Needs {
                     needs.k16 |= set & TCR_TG0_16K != 0;
                     needs.hafdbs |= set >> TCR_HA & 1 != 0;
                     needs.lpa2 |= set >> TCR_DS & 1 != 0;
+                }
+                Step::Write(Register::VtcrEl2, Written::Bits { set, .. }) => {
+                    needs.k16 |= set & TCR_TG0_16K != 0;
+                    needs.lpa2 |= set >> VTCR_DS & 1 != 0;
                 }
                 _ => {}
             }
@@ -255,41 +267,20 @@ impl Program {
     }
 
     fn write(&mut self, register: Register, written: Written) {
-        match (register, written) {
-            (_, Written::Value(value)) => self.load_value("x1", value),
-            (_, Written::Bits { clear, set }) => {
-                self.emit(&format!("ldr x1, [x23, #{OWN_TCR_EL1}]"));
+        match written {
+            Written::Value(value) => self.load_value("x1", value),
+            Written::Bits { clear, set } => {
+                self.emit(&format!("ldr x1, [x23, #{}]", own(register)));
                 self.load("x2", clear);
                 self.emit("bic x1, x1, x2");
                 self.load("x2", set);
                 self.emit("orr x1, x1, x2");
-            }
-            (Register::SctlrEl2, Written::Mmu(on)) => self.mmu(OWN_SCTLR_EL2, on),
-            (_, Written::Mmu(on)) => {
-                self.mmu(OWN_SCTLR_EL1, on);
-                self.mmu_off = !on;
+                if register == Register::SctlrEl1 {
+                    self.mmu_off = clear & SCTLR_MMU != 0;
+                }
             }
         }
-        let name = match register {
-            Register::Ttbr0El1 => "ttbr0_el1",
-            Register::Ttbr1El1 => "ttbr1_el1",
-            Register::TcrEl1 => "tcr_el1",
-            Register::SctlrEl1 => "sctlr_el1",
-            Register::MairEl1 => "mair_el1",
-            Register::Ttbr0El2 => "ttbr0_el2",
-            Register::SctlrEl2 => "sctlr_el2",
-            Register::HcrEl2 => "hcr_el2",
-            Register::VttbrEl2 => "vttbr_el2",
-        };
-        self.emit(&format!("msr {name}, x1"));
-    }
-
-    fn mmu(&mut self, own: usize, on: bool) {
-        self.emit(&format!("ldr x1, [x23, #{own}]"));
-        if !on {
-            // M and C.
-            self.emit("bic x1, x1, #1; bic x1, x1, #4");
-        }
+        self.emit(&format!("msr {}, x1", register.name()));
     }
 
     fn hint(&mut self, hint: Hint, pa: Option<Value>) {
@@ -309,7 +300,7 @@ impl Program {
             self.go_to(first_level(self.world));
         }
         if self.mmu_off {
-            self.write(Register::SctlrEl1, Written::Mmu(true));
+            self.write(Register::SctlrEl1, Written::Bits { clear: 0, set: 0 });
             self.emit("isb");
         }
     }

@@ -11,6 +11,7 @@
 //! ```text
 //! str pte 0 | str pte page:2,r | str pmd table:t2 | str pmd block:1 | str t.1ff page:empty     ldr pte     zva t
 //! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1,t0sz=19
+//! msr sctlr_el1 off     msr sctlr_el2 on,wxn=1     msr vtcr_el2 ds=1,sl0=2
 //! tlbi vale1is va+1000 asid=7 ttl=4.3     tlbi rvae1is va+0*2 ttl=3     tlbi ipas2e1is ipa+0     tlbi vmalle1is
 //! read va+10 frame:0+10     read va fault     write ...     fetch ...     claim va 1000     free t     id bbm 2     id ets2 1
 //! ```
@@ -237,9 +238,55 @@ pub enum Register {
     SctlrEl1,
     MairEl1,
     Ttbr0El2,
+    TcrEl2,
     SctlrEl2,
     HcrEl2,
     VttbrEl2,
+    VtcrEl2,
+}
+
+impl Register {
+    /// What the architecture calls it, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ttbr0El1 => "ttbr0_el1",
+            Self::Ttbr1El1 => "ttbr1_el1",
+            Self::TcrEl1 => "tcr_el1",
+            Self::SctlrEl1 => "sctlr_el1",
+            Self::MairEl1 => "mair_el1",
+            Self::Ttbr0El2 => "ttbr0_el2",
+            Self::TcrEl2 => "tcr_el2",
+            Self::SctlrEl2 => "sctlr_el2",
+            Self::HcrEl2 => "hcr_el2",
+            Self::VttbrEl2 => "vttbr_el2",
+            Self::VtcrEl2 => "vtcr_el2",
+        }
+    }
+
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Ttbr0El1,
+        Self::Ttbr1El1,
+        Self::TcrEl1,
+        Self::SctlrEl1,
+        Self::MairEl1,
+        Self::Ttbr0El2,
+        Self::TcrEl2,
+        Self::SctlrEl2,
+        Self::HcrEl2,
+        Self::VttbrEl2,
+        Self::VtcrEl2,
+    ];
+
+    /// The fields that sequences change of the machine's own value.
+    pub(crate) const fn fields(self) -> &'static [Field] {
+        match self {
+            Self::TcrEl1 => TCR_EL1_FIELDS,
+            Self::TcrEl2 => TCR_EL2_FIELDS,
+            Self::VtcrEl2 => VTCR_EL2_FIELDS,
+            Self::SctlrEl1 | Self::SctlrEl2 => SCTLR_FIELDS,
+            _ => &[],
+        }
+    }
 }
 
 /// What is written to a system register.
@@ -247,9 +294,7 @@ pub enum Register {
 pub enum Written {
     /// A root under an ASID or VMID, or a number.
     Value(Value),
-    /// The machine's own value with the MMU on, or off.
-    Mmu(bool),
-    /// The machine's own value with these bits cleared, and then these set.
+    /// The machine's own value, which has the MMU on, with these bits cleared, and then these set.
     #[allow(missing_docs, reason = "they say it")]
     Bits { clear: u64, set: u64 },
 }
@@ -263,24 +308,37 @@ pub enum Need {
     Ets2(bool),
 }
 
-/// Fields of TCR_EL1 that sequences change: lowest bit, and width.
-pub(crate) const TCR_FIELDS: &[(&str, u32, u32)] = &[
+/// A field of a register: its name, lowest bit, and width.
+pub(crate) type Field = (&'static str, u32, u32);
+
+const TCR_EL1_FIELDS: &[Field] = &[
     ("t0sz", 0, 6),
     ("epd0", 7, 1),
-    ("tg0", 14, 2),
+    ("sh0", 12, 2),
+    ("tg0", TCR_TG0, 2),
     ("a1", 22, 1),
     ("epd1", 23, 1),
+    ("ips", 32, 3),
     ("ha", TCR_HA, 1),
     ("hd", 40, 1),
     ("hpd0", 41, 1),
     ("ds", TCR_DS, 1),
 ];
+/// Without HCR_EL2.E2H.
+const TCR_EL2_FIELDS: &[Field] = &[("t0sz", 0, 6), ("ps", 16, 3)];
+const VTCR_EL2_FIELDS: &[Field] =
+    &[("t0sz", 0, 6), ("sl0", 6, 2), ("tg0", TCR_TG0, 2), ("ps", 16, 3), ("ds", VTCR_DS, 1), ("sl2", 33, 1)];
+const SCTLR_FIELDS: &[Field] = &[("wxn", 19, 1), ("epan", 57, 1)];
+/// SCTLR_ELx.{M, C}: what is cleared to switch the MMU off.
+pub(crate) const SCTLR_MMU: u64 = 1 | 1 << 2;
 /// TCR_EL1.HA: FEAT_HAFDBS.
 pub(crate) const TCR_HA: u32 = 39;
-/// TCR_EL1.DS: FEAT_LPA2.
+/// TCR_EL1.DS and VTCR_EL2.DS: FEAT_LPA2.
 pub(crate) const TCR_DS: u32 = 59;
-/// TCR_EL1.TG0 for 16 KiB.
-pub(crate) const TCR_TG0_16K: u64 = 2 << 14;
+pub(crate) const VTCR_DS: u32 = 32;
+/// TG0 of TCR_EL1 and VTCR_EL2, and what it is for 16 KiB.
+pub(crate) const TCR_TG0: u32 = 14;
+pub(crate) const TCR_TG0_16K: u64 = 2 << TCR_TG0;
 
 /// MAIR_ELx of all worlds: index 0 is Normal write-back, 1 is Device-nGnRE.
 pub const MAIR: u64 = 0x04ff;

@@ -1,7 +1,7 @@
 //! From text to statements. A sequence that makes no sense is a mistake in the list: it panics with the words.
 
 use crate::{
-    ASID, Access, Area, HCR_RW, MAIR, Need, Register, Statement, Step, TABLES, TCR_FIELDS, VA, Value, Written, span,
+    ASID, Access, Area, HCR_RW, MAIR, Need, Register, SCTLR_MMU, Statement, Step, TABLES, VA, Value, Written, span,
 };
 use tlbi::{Dsb, Mnemonic};
 use tlbsan_hint::{Cause, Expected, Kind};
@@ -145,34 +145,20 @@ fn address(text: &str) -> u64 {
     }
 }
 
-/// `msr ttbr0_el1 a9.root2.cnp`, `msr tcr_el1 t0sz=19,a1=1`, `msr sctlr_el1 off`, `msr mair_el1 attr0=44`, `msr hcr_el2 e2h+tge`.
+/// `msr ttbr0_el1 a9.root2.cnp`, `msr tcr_el1 t0sz=19,a1=1`, `msr sctlr_el1 off`, `msr sctlr_el1 on,wxn=1`,
+/// `msr mair_el1 attr0=44`, `msr hcr_el2 e2h+tge`.
 fn written(name: &str, text: &str) -> Step {
-    let register = match name {
-        "ttbr0_el1" => Register::Ttbr0El1,
-        "ttbr1_el1" => Register::Ttbr1El1,
-        "tcr_el1" => Register::TcrEl1,
-        "sctlr_el1" => Register::SctlrEl1,
-        "mair_el1" => Register::MairEl1,
-        "ttbr0_el2" => Register::Ttbr0El2,
-        "sctlr_el2" => Register::SctlrEl2,
-        "hcr_el2" => Register::HcrEl2,
-        "vttbr_el2" => Register::VttbrEl2,
-        _ => panic!("no register {name}"),
-    };
+    let register = Register::ALL.iter().find(|register| register.name() == name);
+    let register = *register.unwrap_or_else(|| panic!("no register {name}"));
     let plain = |bits| Written::Value(Value { area: Area::Nowhere, bits });
     let written = match register {
-        Register::SctlrEl1 | Register::SctlrEl2 => Written::Mmu(text == "on"),
-        Register::TcrEl1 => {
-            let (mut clear, mut set) = (0, 0);
-            for field in text.split(',') {
-                let (name, value) = field.split_once('=').unwrap_or((field, ""));
-                let known = TCR_FIELDS.iter().find(|(known, ..)| *known == name);
-                let (_, lsb, width) = known.unwrap_or_else(|| panic!("no field of TCR: {text}"));
-                clear |= ((1 << width) - 1) << lsb;
-                set |= number(value) << lsb;
-            }
-            Written::Bits { clear, set }
-        }
+        Register::SctlrEl1 | Register::SctlrEl2 => match text.split_once(',') {
+            None if text == "off" => Written::Bits { clear: SCTLR_MMU, set: 0 },
+            None if text == "on" => Written::Bits { clear: 0, set: 0 },
+            Some(("on", text)) => fields(register, text),
+            _ => panic!("neither on nor off: {text}"),
+        },
+        Register::TcrEl1 | Register::TcrEl2 | Register::VtcrEl2 => fields(register, text),
         Register::MairEl1 => {
             let change = text.strip_prefix("attr").and_then(|text| text.split_once('='));
             let (index, attribute) = change.unwrap_or_else(|| panic!("no change of MAIR: {text}"));
@@ -200,6 +186,19 @@ fn written(name: &str, text: &str) -> Step {
         }
     };
     Step::Write(register, written)
+}
+
+/// `t0sz=19,a1=1`: fields of the machine's own value.
+fn fields(register: Register, text: &str) -> Written {
+    let (mut clear, mut set) = (0, 0);
+    for field in text.split(',') {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        let known = register.fields().iter().find(|(known, ..)| *known == name);
+        let (_, lsb, width) = known.unwrap_or_else(|| panic!("no field of {}: {text}", register.name()));
+        clear |= ((1 << width) - 1) << lsb;
+        set |= number(value) << lsb;
+    }
+    Written::Bits { clear, set }
 }
 
 fn tlbi(name: &str, operands: &[&str]) -> Step {
