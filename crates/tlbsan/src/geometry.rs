@@ -27,6 +27,19 @@ impl Space {
     }
 }
 
+/// Control fields that change nothing of how descriptors are read, and that a TLB may cache with what it makes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Controls {
+    /// TCR.SHn where TCR.DS makes it the shareability of every leaf; 0 elsewhere.
+    pub shareability: u8,
+    /// TCR.IPS or PS: the size of output addresses.
+    pub output_size: u8,
+    /// SCTLR.WXN: what is writable is not executable.
+    pub wxn: bool,
+    /// SCTLR.EPAN: PSTATE.PAN counts for what EL0 may only execute, too.
+    pub epan: bool,
+}
+
 /// How the tables below one root are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Geometry {
@@ -48,6 +61,8 @@ pub struct Geometry {
     pub hw_dirty: bool,
     /// TCR.HPDn: the attributes of table descriptors are ignored, but for NSTable.
     pub flat_attributes: bool,
+    /// What else is cached with the entries.
+    pub controls: Controls,
 }
 
 impl Geometry {
@@ -72,6 +87,7 @@ impl Geometry {
             hw_access_flag: false,
             hw_dirty: false,
             flat_attributes: false,
+            controls: Controls::default(),
         })
     }
 

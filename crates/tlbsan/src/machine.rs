@@ -4,7 +4,7 @@
 //! that a kernel may pass through a reserved root on its way (R3, "Contexts").
 
 use crate::event::{IdRegister, Sysreg};
-use crate::geometry::{Geometry, Space};
+use crate::geometry::{Controls, Geometry, Space};
 use std::sync::Arc;
 use tlbi::barrier::Domain;
 use tlbi::{Dsb, Op, Regime, Scope};
@@ -114,6 +114,9 @@ const HCR_BSU: u32 = 10;
 const HCR_DC: u32 = 12;
 const HCR_TGE: u32 = 27;
 const HCR_E2H: u32 = 34;
+/// Bits of SCTLR_EL1 and SCTLR_EL2.
+const SCTLR_WXN: u32 = 19;
+const SCTLR_EPAN: u32 = 57;
 
 impl Registers {
     /// The value of a register.
@@ -168,11 +171,11 @@ impl Registers {
         match place {
             // With TGE and without E2H stage 1 of EL1&0 is off, and with DC.
             0 | 1 if self.get(S::SctlrEl1) & 1 != 0 && !self.hcr(HCR_TGE) && !self.hcr(HCR_DC) => {
-                self.two_halves(self.el10(), place as u8, S::TcrEl1, [S::Ttbr0El1, S::Ttbr1El1])
+                self.two_halves(self.el10(), place as u8, [S::SctlrEl1, S::TcrEl1], [S::Ttbr0El1, S::Ttbr1El1])
             }
             2 | 3 if self.get(S::SctlrEl2) & 1 != 0 => {
                 if self.is_vhe() {
-                    self.two_halves(Space::El20, place as u8 - 2, S::TcrEl2, [S::Ttbr0El2, S::Ttbr1El2])
+                    self.two_halves(Space::El20, place as u8 - 2, [S::SctlrEl2, S::TcrEl2], [S::Ttbr0El2, S::Ttbr1El2])
                 } else if place == 2 {
                     self.one_half()
                 } else {
@@ -188,23 +191,25 @@ impl Registers {
         &self,
         space: Space,
         half: u8,
-        tcr: Sysreg,
+        controls: [Sysreg; 2],
         ttbrs: [Sysreg; 2],
     ) -> Result<Option<Loaded>, Unmodelled> {
-        let tcr = self.get(tcr);
+        let [sctlr, tcr] = controls.map(|register| self.get(register));
         let bit = |n: u32| tcr >> n & 1 != 0;
-        let (tnsz, epd, page_shift, hpd) = match half {
-            0 => (tcr & 0x3f, bit(7), granule0(tcr >> 14), bit(41)),
-            _ => (tcr >> 16 & 0x3f, bit(23), granule1(tcr >> 30), bit(42)),
+        let (tnsz, epd, page_shift, hpd, sh) = match half {
+            0 => (tcr & 0x3f, bit(7), granule0(tcr >> 14), bit(41), tcr >> 12),
+            _ => (tcr >> 16 & 0x3f, bit(23), granule1(tcr >> 30), bit(42), tcr >> 28),
         };
         if epd {
             return Ok(None);
         }
+        let sized = sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz, bit(59))?;
         let geometry = Geometry {
             hw_access_flag: bit(39),
             hw_dirty: bit(39) && bit(40),
             flat_attributes: hpd,
-            ..sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz, bit(59))?
+            controls: Controls { epan: sctlr >> SCTLR_EPAN & 1 != 0, ..cached(&sized, sctlr, sh, tcr >> 32) },
+            ..sized
         };
         let ttbr = self.get(ttbrs[usize::from(half & 1)]);
         // A1 selects the TTBR whose ASID counts, AS whether it has 16 bits.
@@ -218,12 +223,14 @@ impl Registers {
         let (tcr, ttbr) = (self.get(Sysreg::TcrEl2), self.get(Sysreg::Ttbr0El2));
         let bit = |n: u32| tcr >> n & 1 != 0;
         let page_shift = granule0(tcr >> 14).ok_or(Unmodelled::Granule)?;
+        let sized = sized(page_shift, tcr & 0x3f, bit(32))?;
         let geometry = Geometry {
             tagged: false,
             hw_access_flag: bit(21),
             hw_dirty: bit(21) && bit(22),
             flat_attributes: bit(24),
-            ..sized(page_shift, tcr & 0x3f, bit(32))?
+            controls: cached(&sized, self.get(Sysreg::SctlrEl2), tcr >> 12, tcr >> 16),
+            ..sized
         };
         let root = Root { space: Space::El2, table: base(ttbr, &geometry, tcr >> 16 & 7), half: 0, geometry };
         Ok(Some(Loaded { root, asid: 0, shared: ttbr & 1 != 0 }))
@@ -249,6 +256,7 @@ impl Registers {
             tagged: false,
             hw_access_flag: bit(21),
             hw_dirty: bit(21) && bit(22),
+            controls: cached(&sized, 0, vtcr >> 12, vtcr >> 16),
             ..sized
         };
         // Up to sixteen tables side by side take the place of one more level.
@@ -298,6 +306,17 @@ fn sized(page_shift: u8, tnsz: u64, ds: bool) -> Result<Geometry, Unmodelled> {
     }
     let geometry = Geometry::stage1(page_shift, 64 - tnsz as u8).ok_or(Unmodelled::Size)?;
     Ok(Geometry { wide, ..geometry })
+}
+
+/// What may be cached of SCTLR (0 at stage 2, where there is none), SHn and PS, these two at the bottom of their fields.
+fn cached(geometry: &Geometry, sctlr: u64, sh: u64, ps: u64) -> Controls {
+    Controls {
+        shareability: if geometry.wide { (sh & 3) as u8 } else { 0 },
+        output_size: (ps & 7) as u8,
+        wxn: sctlr >> SCTLR_WXN & 1 != 0,
+        // Where there is an EL0.
+        epan: false,
+    }
 }
 
 /// The root table's address: aligned to its size, as the bits below are RES0. `ps` is TCR.IPS or its like.
@@ -350,6 +369,9 @@ pub struct Pe {
     pub features: Features,
     /// The event since which the TLB holds UNKNOWN entries of EL1&0, and of EL2's regimes: a reset.
     pub unknown: [Option<u64>; 2],
+    /// The places, as bits, where something is cached under controls that have changed, to be invalidated before the next
+    /// context synchronisation event.
+    pub owing: u8,
     /// MAIR of the same, as translations may be cached with it, and to what they belong.
     pub mair: [Option<(Space, u64)>; 2],
     /// The last label hint.
@@ -365,6 +387,7 @@ impl Default for Pe {
             el: 1,
             features: Features::default(),
             unknown: [None; 2],
+            owing: 0,
             mair: [None; 2],
             label: None,
         }

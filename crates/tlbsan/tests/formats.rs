@@ -163,7 +163,7 @@ fn registers_are_read_alike() {
     fn bit(q: &Place, register: Sysreg, n: u32) -> bool {
         q.0.get(register) >> n & 1 == 1
     }
-    let classes: [Class<Place, Answer>; 24] = [
+    let classes: [Class<Place, Answer>; 28] = [
         ("a reserved granule", |_, a| *a == Err(Unmodelled::Granule)),
         ("a reserved size", |q, a| q.1 < 4 && *a == Err(Unmodelled::Size)),
         ("a level that does not go with the size", |q, a| q.1 == 4 && *a == Err(Unmodelled::Size)),
@@ -186,6 +186,10 @@ fn registers_are_read_alike() {
         ("a root at level -1, stage 2", |q, a| q.1 == 4 && root(a, |l| l.root.geometry.start_level == -1)),
         ("HPD", |_, a| root(a, |l| l.root.geometry.flat_attributes)),
         ("HD", |_, a| root(a, |l| l.root.geometry.hw_dirty)),
+        ("shareability by the register", |_, a| root(a, |l| l.root.geometry.controls.shareability != 0)),
+        ("WXN", |_, a| root(a, |l| l.root.geometry.controls.wxn)),
+        ("EPAN of EL2&0", |_, a| root(a, |l| l.root.space == Space::El20 && l.root.geometry.controls.epan)),
+        ("no EPAN at EL2", |q, a| root(a, |l| l.root.space == Space::El2 && bit(q, Sysreg::SctlrEl2, 57))),
         ("several tables for a root", |_, a| {
             let g = |l: &Loaded| l.root.geometry;
             root(a, |l| g(l).entries(g(l).start_level) as u64 * 8 > g(l).page())

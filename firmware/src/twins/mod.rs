@@ -130,8 +130,10 @@ const _: () = {
 };
 
 const PAGE: u64 = 4096;
-/// As in tests/twins/src/lib.rs: pages of tables, their places, and what is in front of the frames.
+/// As in tests/twins/src/lib.rs: pages of tables, and their places. The machine and two tables that map the code stand behind them.
 const TABLE_PAGES: u64 = 16;
+const OWN_L2: u64 = (TABLE_PAGES + 1) * PAGE;
+const OWN_L3: u64 = (TABLE_PAGES + 2) * PAGE;
 const L1: u64 = 0x1000;
 const EMPTY: u64 = 0x6000;
 const OTHER: u64 = 0x7000;
@@ -154,8 +156,12 @@ const SCTLR_EL2_RES1: u64 = 0x30c5_0830;
 const SCTLR_HOST_RES1: u64 = 0x30d0_0800;
 /// Walks write-back and inner shareable, 4 KiB.
 const WALKS: u64 = 1 << 8 | 1 << 10 | 3 << 12;
-/// 1 GiB of Normal memory at its own address, for EL1 and EL2 to execute: AF, inner shareable.
+/// Normal memory at its own address, for EL1 and EL2 to execute: AF, inner shareable.
 const OWN_BLOCK: u64 = 1 << 10 | 3 << 8 | 1;
+/// The same as a page, and AP[2] for code: where SCTLR.WXN is set, nobody executes what is writable.
+const OWN_PAGE: u64 = OWN_BLOCK | 2;
+const READ_ONLY: u64 = 1 << 7;
+const TABLE: u64 = 3;
 /// The same with TCR.DS, which has the shareability and puts address bits in its place.
 const OWN_BLOCK_DS: u64 = 1 << 10 | 1;
 /// The same at stage 2: Normal write-back, read and write.
@@ -338,16 +344,35 @@ impl Machine {
         };
         let stage1_ds: &[u64] = if world == World::GuestMmuOn { &[OTHER] } else { &[] };
         let stage2: &[u64] = if world.is_guest() { &[S2ROOT, S2OTHER, EMPTY] } else { &[] };
-        let gib = |pa: u64| pa >> 30;
-        for pa in [mmu::image().start, self.tables] {
-            for (tables, block) in [(stage1, OWN_BLOCK), (stage1_ds, OWN_BLOCK_DS), (stage2, OWN_STAGE2_BLOCK)] {
-                for table in tables {
-                    let slot = phys_to_virt::<AtomicU64>(self.tables + table + gib(pa) * 8);
-                    // SAFETY: a slot of this machine's tables, which no PE walks yet.
-                    unsafe { (*slot).store(gib(pa) << 30 | block, Ordering::Release) };
-                }
+        let code = mmu::image().start;
+        self.fill(OWN_L2, |n| match (code >> 30 << 30) | n << 21 {
+            block if block >> 21 == code >> 21 => (self.tables + OWN_L3) | TABLE,
+            block => block | OWN_BLOCK,
+        });
+        self.fill(OWN_L3, |n| match (code >> 21 << 21) | n << 12 {
+            page if mmu::is_text(page.wrapping_add(self.code_offset)) => page | OWN_PAGE | READ_ONLY,
+            page => page | OWN_PAGE,
+        });
+        for gib in [self.tables >> 30, code >> 30] {
+            let at_stage1 = if gib == code >> 30 { (self.tables + OWN_L2) | TABLE } else { gib << 30 | OWN_BLOCK };
+            let blocks =
+                [(stage1, at_stage1), (stage1_ds, gib << 30 | OWN_BLOCK_DS), (stage2, gib << 30 | OWN_STAGE2_BLOCK)];
+            for (tables, entry) in blocks {
+                tables.iter().for_each(|table| self.store(table + gib * 8, entry));
             }
         }
+    }
+
+    /// Fills a table.
+    fn fill(&self, table: u64, entry: impl Fn(u64) -> u64) {
+        (0..PAGE / 8).for_each(|n| self.store(table + n * 8, entry(n)));
+    }
+
+    /// Stores an entry at an offset to the machine's tables.
+    fn store(&self, offset: u64, entry: u64) {
+        let slot = phys_to_virt::<AtomicU64>(self.tables + offset);
+        // SAFETY: a slot of this machine's tables, which no PE walks yet.
+        unsafe { (*slot).store(entry, Ordering::Release) };
     }
 }
 

@@ -19,10 +19,25 @@ impl Model {
     pub(super) fn synchronise<W: World>(&mut self, now: &mut Now<'_, W>) {
         let pe = now.event.pe;
         self.residues.synchronise(pe);
+        if self.pes[pe].owing != 0 {
+            self.collect(now);
+        }
         let state = &mut self.pes[pe];
         if state.effective != state.written {
             state.effective = state.written;
             self.reload(now);
+        }
+    }
+
+    /// What a change of controls has left to be invalidated: until now there was time.
+    fn collect<W: World>(&mut self, now: &mut Now<'_, W>) {
+        let pe = now.event.pe;
+        let owing = std::mem::take(&mut self.pes[pe].owing);
+        for place in (0..PLACES).filter(|place| owing >> place & 1 != 0) {
+            let Some(loaded) = self.pes[pe].loaded[place] else { continue };
+            if let Some(id) = self.shadow.find(&loaded.root) {
+                self.check_earlier(now, id, &loaded, None);
+            }
         }
     }
 
@@ -33,6 +48,7 @@ impl Model {
         state.written = Registers::default();
         state.effective = Registers::default();
         state.el = 1;
+        state.owing = 0;
         state.mair = [None; 2];
         state.unknown = [Some(now.time); 2];
         self.residues.synchronise(pe);
@@ -116,15 +132,30 @@ impl Model {
         };
         self.shadow.load(id, next, pe);
         self.check_unknown(now, next, place);
+        self.check_earlier(now, id, next, Some(place));
+        self.refill(now, id, next);
+    }
+
+    /// What may be held of earlier tables under the identifier of those that are loaded. What may wait is owed where they have been
+    /// loaded just now, at a place.
+    fn check_earlier<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded, loaded_at: Option<usize>) {
+        let pe = now.event.pe;
         let tag = Tag::Asid(next.asid);
         let sharing = self.sharing(pe, next);
+        let mut waits = false;
         for clash in asid::clashes(&self.shadow, id, tag, sharing) {
+            if clash.may_wait && loaded_at.is_some() {
+                waits = true;
+                continue;
+            }
             self.asid_clash(now, next, &clash);
             // Told once: from here on the PE counts as one that holds nothing of the earlier tables.
             self.forget_held(now.world, clash.earlier, tag, clash.pes);
         }
-        self.check_residues(now, id, next, sharing);
-        self.refill(now, id, next);
+        waits |= self.check_residues(now, id, next, sharing, loaded_at.is_some());
+        if let Some(place) = loaded_at.filter(|_| waits) {
+            self.pes[pe].owing |= 1 << place;
+        }
     }
 
     /// A PE that comes back to a context may follow the stale table entries that it has kept: it gets what has become reachable
@@ -158,10 +189,18 @@ impl Model {
         others.fold(1 << pe, |set, (other, _)| set | 1 << other)
     }
 
-    /// Residues that an earlier root left, on PEs that share, under the ASID that is loaded now.
-    fn check_residues<W: World>(&mut self, now: &mut Now<'_, W>, id: usize, next: &Loaded, sharing: PeSet) {
+    /// Residues that an earlier root left, on PEs that share, under the ASID that is loaded now. Whether some were left out that
+    /// `may_wait`.
+    fn check_residues<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        id: usize,
+        next: &Loaded,
+        sharing: PeSet,
+        may_wait: bool,
+    ) -> bool {
         if self.shadow.table(next.root.table).is_none_or(|table| table.is_empty()) {
-            return;
+            return false;
         }
         let (tag, ids) = self.left_under(next);
         let counts = |residue: &Residue| residue.held_under(tag) & sharing;
@@ -169,8 +208,14 @@ impl Model {
             let half = residue.what.start >> 63 == u64::from(next.root.half);
             counts(residue) != 0 && half && residue.what.context != id
         };
-        let ids = ids.into_iter().filter(|id| self.residues.get(*id).is_some_and(left)).collect();
+        let waits = |residue: &Residue| {
+            let earlier = self.shadow.context(residue.what.context);
+            may_wait && earlier.is_some_and(|earlier| asid::may_wait(&earlier.root, &next.root))
+        };
+        let all = ids.into_iter().filter(|id| self.residues.get(*id).is_some_and(left));
+        let (later, ids): (Vec<_>, Vec<_>) = all.partition(|id| self.residues.get(*id).is_some_and(waits));
         self.verdicts_of(now, Kind::Asid, Severity::Error, ids, counts, (0, None));
+        !later.is_empty()
     }
 
     fn asid_clash<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, clash: &asid::Clash) {
@@ -184,7 +229,8 @@ impl Model {
             (report::Descriptor { bits, text: entry.to_string() }, entry)
         };
         let (old, entry) = describe(root.table);
-        let (new, _) = describe(next.root.table);
+        let (mut new, _) = describe(next.root.table);
+        new.text += &asid::read_otherwise(&root.geometry, &next.root.geometry);
         let step = |root: &crate::machine::Root, entry: &report::Descriptor| {
             vec![Step { level: root.geometry.start_level, table: root.table, index: clash.index, entry: entry.clone() }]
         };

@@ -6,7 +6,7 @@
 use tlbsan::Sysreg::{self, HcrEl2, SctlrEl1, SctlrEl2, TcrEl1, TcrEl2, VtcrEl2, VttbrEl2};
 use tlbsan::Sysreg::{Ttbr0El1, Ttbr0El2, Ttbr1El1, Ttbr1El2};
 use tlbsan::descriptor::{Descriptor, Leaf, Table};
-use tlbsan::geometry::{Geometry, Space};
+use tlbsan::geometry::{Controls, Geometry, Space};
 use tlbsan::machine::{Loaded, Registers, Root, Unmodelled};
 
 /// `value<high:low>`.
@@ -114,6 +114,7 @@ struct Control {
     granules: [u8; 4],
     /// IPS or PS.
     output: u32,
+    shareability: u32,
     ha: u32,
     hd: u32,
     ds: u32,
@@ -128,6 +129,7 @@ const LOWER: Control = Control {
     granule: 14,
     granules: [12, 16, 14, 0],
     output: 32,
+    shareability: 12,
     ha: 39,
     hd: 40,
     ds: 59,
@@ -135,8 +137,15 @@ const LOWER: Control = Control {
     hpd: Some(41),
 };
 /// T1SZ and its like.
-const UPPER: Control =
-    Control { size: 16, granule: 30, granules: [0, 14, 12, 16], epd: Some(23), hpd: Some(42), ..LOWER };
+const UPPER: Control = Control {
+    size: 16,
+    granule: 30,
+    granules: [0, 14, 12, 16],
+    shareability: 28,
+    epd: Some(23),
+    hpd: Some(42),
+    ..LOWER
+};
 /// TCR_EL2 without E2H.
 const ONE: Control = Control { output: 16, ha: 21, hd: 22, ds: 32, epd: None, hpd: Some(24), ..LOWER };
 /// VTCR_EL2.
@@ -174,6 +183,7 @@ pub(crate) fn loaded(registers: &Registers, place: usize) -> Result<Option<Loade
         return Ok(None);
     }
     let (tcr, half) = (registers.get(register), place as u8 % 2);
+    let sctlr = [Some(SctlrEl1), Some(SctlrEl2), None][place / 2];
     let page_shift = control.granules[field(tcr, control.granule + 1, control.granule) as usize];
     // DS is RES0 with 64 KiB, which has 52 bits of its own.
     let wide = page_shift != 16 && is(register, control.ds);
@@ -206,6 +216,13 @@ pub(crate) fn loaded(registers: &Registers, place: usize) -> Result<Option<Loade
         hw_access_flag: is(register, control.ha),
         hw_dirty: is(register, control.ha) && is(register, control.hd),
         flat_attributes: control.hpd.is_some_and(|hpd| is(register, hpd)),
+        controls: Controls {
+            shareability: if wide { field(tcr, control.shareability + 1, control.shareability) as u8 } else { 0 },
+            output_size: field(tcr, control.output + 2, control.output) as u8,
+            wxn: sctlr.is_some_and(|sctlr| is(sctlr, 19)),
+            // EPAN is RES0 where EL0 is no part of the regime.
+            epan: tagged && sctlr.is_some_and(|sctlr| is(sctlr, 57)),
+        },
     };
     // BADDR, aligned to the root's size. With 52 bits of output to 64 bytes at least: bits 5:2 are the upper four then.
     let ttbr = registers.get(ttbrs[usize::from(half)]);

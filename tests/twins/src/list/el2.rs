@@ -35,6 +35,17 @@ pub(super) const EL2_ANOTHER_ROOT: &[Twin] = &[
     right("msr sctlr_el2 off; isb; tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; msr sctlr_el2 on; isb"),
 ];
 
+// As permissions, these change in place.
+pub(super) const EL2_CONTROLS: &[Twin] = &[
+    broken("msr sctlr_el2 on,wxn=1; isb; isb", &["asid no-invalidation 0 level 0"]),
+    broken("msr sctlr_el2 on,wxn=1; isb; tlbi alle1; dsb nsh; isb", &["asid no-invalidation 0 level 0"]),
+    right("msr sctlr_el2 on,wxn=1; isb; tlbi alle2; dsb nsh; isb"),
+    // EPAN is RES0 where there is no EL0.
+    right("msr sctlr_el2 on,epan=1; isb; isb"),
+    broken("msr tcr_el2 ps=1; isb; isb", &["asid no-invalidation 0 level 0"]),
+    right("msr tcr_el2 ps=1; isb; tlbi alle2; dsb nsh; isb"),
+];
+
 pub(super) const EL2_HOST: &[Twin] = &[
     // With {E2H, TGE} = {1, 1} the forms of EL1 act on EL2&0.
     right("str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2"),
@@ -54,4 +65,7 @@ pub(super) const EL2_HOST: &[Twin] = &[
         &["remade no-invalidation va+0 level 3"],
     ),
     right("msr hcr_el2 e2h; isb; str pte 0; dsb ishst; tlbi vale2is va; dsb ish; str pte page:2"),
+    // EL0 is part of the regime.
+    broken("msr sctlr_el2 on,epan=1; isb; isb", &["asid no-invalidation 0 level 0"]),
+    right("msr sctlr_el2 on,epan=1; isb; tlbi vmalle1; dsb nsh; isb"),
 ];

@@ -8,12 +8,12 @@ mod registers;
 
 use crate::{Group, Twin, World};
 use changes::{CLAIMED, CONTIGUOUS, FEAT_BBM, LIVE_CHANGE, ORDER_AND_COMPLETION, REMADE, REUSED, SCOPE_AND_OPERAND};
-use el2::{EL2, EL2_ANOTHER_ROOT, EL2_HOST};
+use el2::{EL2, EL2_ANOTHER_ROOT, EL2_CONTROLS, EL2_HOST};
 use forms::{EL2_FORMS, FORMS_AS_A_WHOLE, FORMS_BY_ADDRESS, FORMS_LOCAL, FORMS_OF_BOTH_STAGES, STAGE_2_FORMS};
 use guest::{GUEST_ACCESS, STAGE_1_UNDER_STAGE_2, STAGE_2, VMID};
 use registers::{
-    ASID, COMMON_NOT_PRIVATE, GRANULES, HARDWARE_MANAGED, MEMORY_ATTRIBUTES, MMU_OFF, RESET, STALE_ACCESS,
-    TRANSLATION_CONTROL,
+    ASID, CACHED_CONTROLS, COMMON_NOT_PRIVATE, GRANULES, HARDWARE_MANAGED, MEMORY_ATTRIBUTES, MMU_OFF, RESET,
+    STALE_ACCESS, TRANSLATION_CONTROL,
 };
 
 /// What every case on a PE begins with, so that the checker shows that it is awake: an entry goes, in the right way. It begins and
@@ -64,6 +64,7 @@ pub const GROUPS: &[Group] = &[
         twins: COMMON_NOT_PRIVATE,
     },
     Group { name: "translation-control", world: World::El1, setup: "", twins: TRANSLATION_CONTROL },
+    Group { name: "cached-controls", world: World::GuestMmuOn, setup: "", twins: CACHED_CONTROLS },
     Group { name: "granules", world: World::El1, setup: "str t2.4 page:10", twins: GRANULES },
     Group { name: "hardware-managed", world: World::El1, setup: "", twins: HARDWARE_MANAGED },
     Group { name: "memory-attributes", world: World::El1Flat, setup: "", twins: MEMORY_ATTRIBUTES },
@@ -72,6 +73,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "el2", world: World::El2, setup: "", twins: EL2 },
     Group { name: "el2-forms", world: World::El2, setup: "", twins: EL2_FORMS },
     Group { name: "el2-another-root", world: World::El2, setup: "str root2.0 table:other", twins: EL2_ANOTHER_ROOT },
+    Group { name: "el2-controls", world: World::El2, setup: "", twins: EL2_CONTROLS },
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
     Group { name: "stage-2", world: World::Guest, setup: "", twins: STAGE_2 },
     Group { name: "stage-2-forms", world: World::Guest, setup: "", twins: STAGE_2_FORMS },

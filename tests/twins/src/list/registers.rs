@@ -83,6 +83,16 @@ pub(super) const COMMON_NOT_PRIVATE: &[Twin] = &[
          1: msr ttbr0_el1 a7.root2.cnp; 1: isb",
     ),
     right("msr ttbr0_el1 a7.root; isb; str root.0 0; 1: msr ttbr0_el1 a7.root2.cnp; 1: isb"),
+    // The same tables, read alike by both or not.
+    broken(
+        "msr ttbr0_el1 a7.root.cnp; isb; 1: msr tcr_el1 hpd0=1; 1: msr ttbr0_el1 a7.root.cnp; 1: isb; 1: isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right(
+        "msr tcr_el1 hpd0=1; msr ttbr0_el1 a7.root.cnp; isb; isb; \
+         1: msr tcr_el1 hpd0=1; 1: msr ttbr0_el1 a7.root.cnp; 1: isb; 1: isb",
+    ),
+    right("msr ttbr0_el1 a7.root; isb; 1: msr tcr_el1 hpd0=1; 1: msr ttbr0_el1 a7.root; 1: isb; 1: isb"),
     // The same tables, other ones under another ASID, none at all.
     right(
         "msr ttbr0_el1 a7.root.cnp; isb; str pte 0; 1: msr ttbr0_el1 a7.root.cnp; 1: isb; \
@@ -101,8 +111,21 @@ pub(super) const TRANSLATION_CONTROL: &[Twin] = &[
     ),
     right("msr ttbr0_el1 a7.empty; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 t0sz=19; isb; msr ttbr0_el1 a7.root; isb"),
     // HPD0: what table entries forbid counts no more.
-    broken("msr tcr_el1 hpd0=1; isb", &["asid no-invalidation 0 level 0"]),
-    right("msr tcr_el1 epd0=1; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 hpd0=1; isb"),
+    broken("msr tcr_el1 hpd0=1; isb; isb", &["asid no-invalidation 0 level 0"]),
+    broken("tlbi vmalle1; dsb nsh; msr tcr_el1 hpd0=1; isb; isb", &["asid no-invalidation 0 level 0"]),
+    broken("msr tcr_el1 hpd0=1; isb; tlbi vmalle1; isb", &["asid not-completed 0 level 0"]),
+    right("msr tcr_el1 epd0=1; isb; tlbi vmalle1; dsb nsh; msr tcr_el1 hpd0=1; isb; isb"),
+    // Permissions may change in place: the invalidation comes after.
+    right("msr tcr_el1 hpd0=1; isb; tlbi vmalle1; dsb nsh; isb"),
+    right("msr tcr_el1 hpd0=1; isb; tlbi aside1; dsb nsh; isb"),
+    broken("msr tcr_el1 hpd0=1; isb; tlbi aside1 asid=8; dsb nsh; isb", &["asid no-invalidation 0 level 0"]),
+    // What was stale before it is no other matter.
+    right("str pte 0; dsb ishst; msr tcr_el1 hpd0=1; isb; tlbi vmalle1is; dsb ish; isb; str pte page:2"),
+    // Beside other tables they do not wait.
+    broken(
+        "str root2.0 table:other; msr tcr_el1 hpd0=1; msr ttbr0_el1 a7.root2; isb; tlbi vmalle1; dsb nsh; isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
     // EPD0: nothing new is cached of the lower half, and what was cached stays.
     broken(
         "msr tcr_el1 epd0=1; isb; 1: msr tcr_el1 epd0=1; 1: isb; str pte 0; str pte page:2",
@@ -122,6 +145,37 @@ pub(super) const TRANSLATION_CONTROL: &[Twin] = &[
         &["asid no-invalidation 0 level 0"],
     ),
     right("str root2.0 table:other; msr ttbr0_el1 a9.root2; isb"),
+];
+
+// In a guest, which has the lower half alone: these controls are for both.
+pub(super) const CACHED_CONTROLS: &[Twin] = &[
+    // SCTLR.WXN.
+    broken("msr sctlr_el1 on,wxn=1; el 1; el 2", &["asid no-invalidation 0 level 0"]),
+    broken("el 1; msr sctlr_el1 on,wxn=1; isb; tlbi vmalle1; isb; dsb nsh; el 2", &["asid not-completed 0 level 0"]),
+    right("el 1; msr sctlr_el1 on,wxn=1; isb; tlbi vmalle1; dsb nsh; isb; el 2"),
+    right("msr sctlr_el1 off; el 1; tlbi vmalle1; dsb nsh; msr sctlr_el1 on,wxn=1; isb; isb; el 2"),
+    // It was not in effect, and what is written is no matter.
+    right("msr sctlr_el1 on,wxn=1; msr sctlr_el1 on; el 1; el 2"),
+    // SCTLR.EPAN.
+    broken("msr sctlr_el1 on,epan=1; el 1; el 2", &["asid no-invalidation 0 level 0"]),
+    right("el 1; msr sctlr_el1 on,epan=1; isb; tlbi aside1; dsb nsh; isb; el 2"),
+    // TCR.IPS.
+    broken("msr tcr_el1 ips=1; el 1; el 2", &["asid no-invalidation 0 level 0"]),
+    right("el 1; msr tcr_el1 ips=1; isb; tlbi vmalle1; dsb nsh; isb; el 2"),
+    // TCR.SH0 is about walks, and with DS about every leaf: two shareabilities must not be cached at once.
+    right("msr tcr_el1 sh0=2; el 1; el 2"),
+    broken(
+        "str root2.0 table:other; msr ttbr0_el1 a9.root2; msr tcr_el1 ds=1; el 1; \
+         msr tcr_el1 ds=1,sh0=2; isb; tlbi vmalle1; dsb nsh; isb; el 2",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right(
+        "str root2.0 table:other; msr ttbr0_el1 a9.root2; msr tcr_el1 ds=1; el 1; el 2; msr ttbr0_el1 a9.empty; isb; \
+         tlbi vmalle1; dsb nsh; msr ttbr0_el1 a9.root2; msr tcr_el1 ds=1,sh0=2; el 1; isb; el 2",
+    ),
+    // VTCR_EL2.PS.
+    broken("msr vtcr_el2 ps=1; el 1; el 2", &["asid no-invalidation 0 level 1"]),
+    right("msr vtcr_el2 ps=1; isb; tlbi vmalls12e1; dsb nsh; el 1; el 2"),
 ];
 
 // One table of pages of 64 or 16 KiB: 25 bits of address. Walks are disabled while the registers change.
