@@ -221,6 +221,8 @@ groups! {
     stage_2 = "stage-2",
     vmid = "vmid",
     stage_1_under_stage_2 = "stage-1-under-stage-2",
+    lpa2 = "lpa2",
+    lpa2_stage_2 = "lpa2-stage-2",
     guest_access = "guest-access",
 }
 

@@ -131,7 +131,7 @@ const _: () = {
 
 const PAGE: u64 = 4096;
 /// As in tests/twins/src/lib.rs: pages of tables, and their places. The machine and two tables that map the code stand behind them.
-const TABLE_PAGES: u64 = 16;
+const TABLE_PAGES: u64 = 32;
 const OWN_L2: u64 = (TABLE_PAGES + 1) * PAGE;
 const OWN_L3: u64 = (TABLE_PAGES + 2) * PAGE;
 const L1: u64 = 0x1000;
@@ -139,7 +139,7 @@ const EMPTY: u64 = 0x6000;
 const OTHER: u64 = 0x7000;
 const S2ROOT: u64 = 0x8000;
 const S2OTHER: u64 = 0xe000;
-const FRAMES_AT: u64 = 32 * PAGE;
+const FRAMES_AT: u64 = 48 * PAGE;
 const PAGES: usize = 128;
 const ASID: u64 = 7;
 const AWAY: u64 = 9;
@@ -229,7 +229,7 @@ impl Twin {
             (needs.cnp && !features.cnp, "needs FEAT_TTCNP"),
             (needs.k16 && !mmu::has_granule(Granule::K16), "needs pages of 16 KiB"),
             (needs.hafdbs && ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::HAFDBS) < 2, "needs FEAT_HAFDBS"),
-            (needs.lpa2 && ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) != 1, "needs FEAT_LPA2"),
+            (needs.lpa2 && !has_lpa2(needs.k16), "needs FEAT_LPA2"),
         ]
         .into_iter()
         .find_map(|(lacking, why)| lacking.then_some(why))
@@ -374,6 +374,15 @@ impl Machine {
         // SAFETY: a slot of this machine's tables, which no PE walks yet.
         unsafe { (*slot).store(entry, Ordering::Release) };
     }
+}
+
+/// FEAT_LPA2 at both stages, with pages of 4 or 16 KiB: ID_AA64MMFR0_EL1.TGran4 or TGran16, and TGran4_2 or TGran16_2, of which 0
+/// says that stage 2 is as stage 1.
+fn has_lpa2(k16: bool) -> bool {
+    let mmfr0 = ID_AA64MMFR0_EL1.get();
+    let (stage1, stage2) =
+        if k16 { (mmfr0 >> 20 & 15 == 2, mmfr0 >> 32) } else { (mmfr0 >> 28 & 15 == 1, mmfr0 >> 40) };
+    stage1 && matches!(stage2 & 15, 0 | 3)
 }
 
 /// ID_AA64MMFR1_EL1.VH.

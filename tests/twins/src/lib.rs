@@ -13,6 +13,7 @@
 //! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1,t0sz=19
 //! msr sctlr_el1 off     msr sctlr_el2 on,wxn=1     msr vtcr_el2 ds=1,sl0=2
 //! tlbi vale1is va+1000 asid=7 ttl=4.3     tlbi rvae1is va+0*2 ttl=3     tlbi ipas2e1is ipa+0     tlbi vmalle1is
+//! tlbi rvae1is va*2 tg=2 ds
 //! read va+10 frame:0+10     read va fault     write ...     fetch ...     claim va 1000     free t     id bbm 2     id ets2 1
 //! ```
 
@@ -49,9 +50,13 @@ pub const TABLES: &[(&str, u64)] = &[
     ("s2t", 0xb000),
     ("s2t2", 0xc000),
     ("s2other", 0xe000),
+    // Of 16 KiB each.
+    ("k16l1", 0x10000),
+    ("k16l2", 0x14000),
+    ("k16t", 0x18000),
 ];
 /// Pages of tables.
-pub const TABLE_PAGES: usize = 16;
+pub const TABLE_PAGES: usize = 32;
 /// Frames that pages may lead to.
 pub const FRAMES: usize = 64;
 
@@ -167,7 +172,7 @@ pub struct Statement {
 pub enum Area {
     /// From 0.
     Nowhere,
-    /// The tables, [`TABLE_PAGES`] pages aligned to 8 KiB.
+    /// The tables, [`TABLE_PAGES`] pages aligned to 16 KiB.
     Tables,
     /// The frames, [`FRAMES`] pages.
     Frames,

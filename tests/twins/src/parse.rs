@@ -206,6 +206,9 @@ fn tlbi(name: &str, operands: &[&str]) -> Step {
     let range = mnemonic.form().is_range();
     let tagged = (name.contains("va") && !name.contains("vaa") && !name.contains("vmall")) || name.contains("asid");
     let mut xt = if tagged { u64::from(ASID) << 48 } else { 0 };
+    // Of a range: TG, 4 KiB if nothing is said, and what BaseADDR counts: pages, or 64 KiB with DS.
+    let tg = operands.iter().find_map(|word| word.strip_prefix("tg=")).map_or(1, number);
+    let counts = if operands.contains(&"ds") { 16 } else { 10 + 2 * tg };
     for word in operands {
         if let Some(asid) = word.strip_prefix("asid=") {
             xt = xt & !(0xffff << 48) | number(asid) << 48;
@@ -216,10 +219,10 @@ fn tlbi(name: &str, operands: &[&str]) -> Step {
             };
             xt |= if range { n << 37 } else { n << 44 };
         } else if let Some((start, pages)) = word.split_once('*') {
-            // SCALE 0, TG 4 KiB.
+            // SCALE 0.
             let num = number(pages) / 2 - 1;
-            xt |= address(start) >> 12 | num << 39 | 1 << 46;
-        } else {
+            xt |= address(start) >> counts | num << 39 | tg << 46;
+        } else if !word.starts_with("tg=") && *word != "ds" {
             xt |= address(word) >> 12 & 0xfff_ffff_ffff;
         }
     }

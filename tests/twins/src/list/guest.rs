@@ -181,6 +181,16 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
          msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi vale1is va asid=9 ttl=1.0; dsb ish; str empty.0 1c43",
         &["remade wrong-ttl va+0 level 3"],
     ),
+    // The operand of a range counts 64 KiB then, whatever the pages.
+    broken(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi rvale1is va*2 asid=9; dsb ish; str empty.0 1c43",
+        &["remade wrong-range va+0 level 3"],
+    ),
+    right(
+        "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
+         msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi rvale1is va*2 ds asid=9; dsb ish; str empty.0 1c43",
+    ),
     // Accesses go through both.
     right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),
     broken("el 1; read va+10 frame:1+10; el 2", &["stale-access no-invalidation va+0 level 3"]).only_simulated(WRONG),
@@ -191,6 +201,101 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     ),
     right("el 1; read va+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
     right("el 1; read va+10 frame:0+10; el 2; str pte 0; dsb ishst; el 1; read va+10 frame:0+10; el 2"),
+];
+
+// FEAT_LPA2 with pages of 16 KiB: 39 bits from level 1, and the code in a block of 64 GiB.
+pub(super) const LPA2: &[Twin] = &[
+    right(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; read 1000010010 frame:10+10; el 2; \
+         str k16t.4 0; dsb ishst; tlbi rvale1is 1000010000*2 tg=2 ds ttl=3 asid=9; dsb ish; str k16t.4 page:20,l; dsb ish; \
+         el 1; read 1000010010 frame:20+10; el 2",
+    ),
+    broken(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi rvale1is 1000010000*2 tg=2 ttl=3 asid=9; dsb ish; str k16t.4 page:20,l",
+        &["remade wrong-range 1000010000 level 3 size 4000"],
+    ),
+    // A range of pages of 4 KiB removes none of 16 KiB.
+    broken(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi rvale1is 1000010000*8 ds ttl=3 asid=9; dsb ish; str k16t.4 page:20,l",
+        &["remade wrong-ttl 1000010000 level 3 size 4000"],
+    ),
+    right(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi vale1is 1000010000 ttl=2.3 asid=9; dsb ish; str k16t.4 page:20,l",
+    ),
+    // Level 1 has blocks, so it is a hint.
+    broken(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi vale1is 1000010000 ttl=2.1 asid=9; dsb ish; str k16t.4 page:20,l",
+        &["remade wrong-ttl 1000010000 level 3 size 4000"],
+    ),
+    right(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; str k16l1.2 401; str k16l1.2 0; \
+         dsb ishst; tlbi vale1is 2000000000 ttl=2.1 asid=9; dsb ish; str k16l1.2 table:k16l2",
+    ),
+    broken(
+        "msr tcr_el1 ds=1,tg0=2,t0sz=19; msr ttbr0_el1 a9.k16l1; el 1; el 2; str k16l1.2 401; str k16l1.2 0; \
+         dsb ishst; tlbi vale1is 2000000000 ttl=2.2 asid=9; dsb ish; str k16l1.2 table:k16l2",
+        &["remade wrong-ttl 2000000000 level 1 size 1000000000"],
+    ),
+];
+
+// The same at stage 2: 4 KiB from level 0 (48 bits, the code in a block of 512 GiB) or by SL2 from level -1, 16 KiB from level 1.
+pub(super) const LPA2_STAGE_2: &[Twin] = &[
+    right(
+        "msr vtcr_el2 ds=1,sl0=2,t0sz=10; msr vttbr_el2 a5.root; el 1; read 8000000010 frame:0+10; el 2; \
+         str t.0 0; dsb ishst; tlbi ripas2le1is 8000000000*2 ds ttl=3; dsb ish; tlbi vmalle1is; dsb ish; \
+         str t.0 s2page:2,l; dsb ish; el 1; read 8000000010 frame:2+10; el 2",
+    ),
+    broken(
+        "msr vtcr_el2 ds=1,sl0=2,t0sz=10; msr vttbr_el2 a5.root; el 1; el 2; \
+         str t.0 0; dsb ishst; tlbi ripas2le1is 8000000000*2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; str t.0 s2page:2,l",
+        &["remade wrong-range 8000000000 level 3"],
+    ),
+    // Blocks of level 0.
+    right(
+        "msr vtcr_el2 ds=1,sl0=2,t0sz=10; msr vttbr_el2 a5.root; el 1; el 2; str root.2 4fd; str root.2 0; \
+         dsb ishst; tlbi ipas2le1is 10000000000 ttl=1.0; dsb ish; tlbi vmalle1is; dsb ish; str root.2 table:l1",
+    ),
+    broken(
+        "msr vtcr_el2 ds=1,sl0=2,t0sz=10; msr vttbr_el2 a5.root; el 1; el 2; str root.2 4fd; str root.2 0; \
+         dsb ishst; tlbi ipas2le1is 10000000000 ttl=1.1; dsb ish; tlbi vmalle1is; dsb ish; str root.2 table:l1",
+        &["remade wrong-ttl 10000000000 level 0"],
+    ),
+    // SL2.
+    right(
+        "msr vtcr_el2 ds=1,sl2=1,sl0=0,t0sz=c; msr vttbr_el2 a5.root2; el 1; read 8000001010 frame:1+10; el 2; \
+         str t.1 0; dsb ishst; tlbi ipas2le1is 8000001000 ttl=1.3; dsb ish; tlbi vmalle1is; dsb ish; \
+         str t.1 s2page:2,l; dsb ish; el 1; read 8000001010 frame:2+10; el 2",
+    ),
+    broken(
+        "msr vtcr_el2 ds=1,sl2=1,sl0=0,t0sz=c; msr vttbr_el2 a5.root2; el 1; el 2; \
+         str t.1 0; dsb ishst; tlbi ipas2le1is 8000001000 ttl=1.0; dsb ish; tlbi vmalle1is; dsb ish; str t.1 s2page:2,l",
+        &["remade wrong-ttl 8000001000 level 3"],
+    ),
+    // Pages of 16 KiB.
+    right(
+        "msr vtcr_el2 ds=1,tg0=2,sl0=2,t0sz=19; msr vttbr_el2 a5.k16l1; el 1; read 1000010010 frame:10+10; el 2; \
+         str k16t.4 0; dsb ishst; tlbi ripas2le1is 1000010000*2 tg=2 ds ttl=3; dsb ish; tlbi vmalle1is; dsb ish; \
+         str k16t.4 s2page:20,l; dsb ish; el 1; read 1000010010 frame:20+10; el 2",
+    ),
+    broken(
+        "msr vtcr_el2 ds=1,tg0=2,sl0=2,t0sz=19; msr vttbr_el2 a5.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi ripas2le1is 1000010000*2 tg=2 ttl=3; dsb ish; tlbi vmalle1is; dsb ish; \
+         str k16t.4 s2page:20,l",
+        &["remade wrong-range 1000010000 level 3 size 4000"],
+    ),
+    right(
+        "msr vtcr_el2 ds=1,tg0=2,sl0=2,t0sz=19; msr vttbr_el2 a5.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi ipas2le1is 1000010000 ttl=2.3; dsb ish; tlbi vmalle1is; dsb ish; str k16t.4 s2page:20,l",
+    ),
+    broken(
+        "msr vtcr_el2 ds=1,tg0=2,sl0=2,t0sz=19; msr vttbr_el2 a5.k16l1; el 1; el 2; \
+         str k16t.4 0; dsb ishst; tlbi ipas2le1is 1000010000 ttl=2.1; dsb ish; tlbi vmalle1is; dsb ish; str k16t.4 s2page:20,l",
+        &["remade wrong-ttl 1000010000 level 3 size 4000"],
+    ),
 ];
 
 // Stage 1 is off: the address is an intermediate one.

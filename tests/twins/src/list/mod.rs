@@ -10,7 +10,7 @@ use crate::{Group, Twin, World};
 use changes::{CLAIMED, CONTIGUOUS, FEAT_BBM, LIVE_CHANGE, ORDER_AND_COMPLETION, REMADE, REUSED, SCOPE_AND_OPERAND};
 use el2::{EL2, EL2_ANOTHER_ROOT, EL2_CONTROLS, EL2_HOST};
 use forms::{EL2_FORMS, FORMS_AS_A_WHOLE, FORMS_BY_ADDRESS, FORMS_LOCAL, FORMS_OF_BOTH_STAGES, STAGE_2_FORMS};
-use guest::{GUEST_ACCESS, STAGE_1_UNDER_STAGE_2, STAGE_2, VMID};
+use guest::{GUEST_ACCESS, LPA2, LPA2_STAGE_2, STAGE_1_UNDER_STAGE_2, STAGE_2, VMID};
 use registers::{
     ASID, CACHED_CONTROLS, COMMON_NOT_PRIVATE, GRANULES, HARDWARE_MANAGED, MEMORY_ATTRIBUTES, MMU_OFF, RESET,
     STALE_ACCESS, TRANSLATION_CONTROL,
@@ -20,7 +20,7 @@ use registers::{
 /// ends at EL1 in an address space of the caller's.
 pub const HEARTBEAT: [&str; 2] = [
     "str t.1ff page:1f; msr ttbr0_el1 a7.root; isb; str t.1ff 0; dsb ishst; tlbi vale1is va+1ff000; dsb ish; isb",
-    "tlbi aside1is; dsb ish; isb",
+    "tlbi vmalle1is; dsb ish; isb",
 ];
 
 const NO_LEVEL_1: &str = "no CPU of QEMU's has level 1 of FEAT_BBM";
@@ -84,6 +84,20 @@ pub const GROUPS: &[Group] = &[
         world: World::GuestMmuOn,
         setup: "str pte f43; str pte1 1f43",
         twins: STAGE_1_UNDER_STAGE_2,
+    },
+    Group {
+        name: "lpa2",
+        world: World::GuestMmuOn,
+        setup: "str k16l1.0 401; str k16l1.1 table:k16l2; str k16l2.0 table:k16t; str k16t.4 page:10,l",
+        twins: LPA2,
+    },
+    Group {
+        name: "lpa2-stage-2",
+        world: World::Guest,
+        setup: "str root.0 4fd; str root.1 table:l1; str pud 0; str l1.0 table:l2; str t.0 s2page:0,l; str t.1 s2page:1,l; \
+                str root2.0 table:root; \
+                str k16l1.0 4fd; str k16l1.1 table:k16l2; str k16l2.0 table:k16t; str k16t.4 s2page:10,l",
+        twins: LPA2_STAGE_2,
     },
     Group { name: "guest-access", world: World::Guest, setup: "", twins: GUEST_ACCESS },
     // Last: invalidations of other PEs before it is switched on are no use to a PE.
