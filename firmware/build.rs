@@ -64,7 +64,7 @@ impl Generated {
     fn twin(&mut self, name: &str, group: &Group, twin: &Twin) -> String {
         let pes = match (twin.only_simulated, group.world) {
             (Some(_), _) => 0,
-            (None, World::Reset) => 1,
+            (None, world) if world.is_reset() => 1,
             (None, _) => 2,
         };
         let programs: Vec<String> =

@@ -20,7 +20,7 @@ fn named(group: &str, twin: &Twin) -> String {
 /// whose MMU is on.
 const MISMATCHED: [u64; 2] = [1, 3];
 
-/// Two cores for the sequences; four that are switched on one by one where there are six.
+/// Two cores for the sequences; seven that are switched on one by one where there are nine.
 fn boot(cpu: &'static str, cores: usize, machine: &'static str) -> Outcome {
     let mismatched = MISMATCHED[usize::from(machine.contains("virtualization"))];
     Board { machine, mismatched, ..Board::new(cpu, cores, "scenario=twins cores=2") }.run()
@@ -59,7 +59,7 @@ fn check(outcome: &Outcome) -> BTreeSet<String> {
 fn every_twin_gets_its_verdicts_on_some_machine() {
     let mut ran = BTreeSet::new();
     for (cpu, cores, machine) in
-        [("cortex-a57", 2, ""), ("neoverse-n2", 6, ",virtualization=on"), ("max", 6, ",virtualization=on")]
+        [("cortex-a57", 2, ""), ("neoverse-n2", 9, ",virtualization=on"), ("max", 9, ",virtualization=on")]
     {
         ran.append(&mut check(&boot(cpu, cores, machine).expect(0)));
     }

@@ -259,6 +259,7 @@ twins_reset:
     tlbi    vmalle1
     dsb     nsh
     isb
+finished:
     mov     w0, #1
     add     x1, x23, #FINISHED
     stlr    w0, [x1]
@@ -266,3 +267,28 @@ twins_reset:
 1:  wfi
     b       1b
     .size   twins_reset, . - twins_reset
+
+// The same where PSCI starts it at EL2, and it stays there.
+    .global twins_reset_el2
+    .type   twins_reset_el2, %function
+twins_reset_el2:
+    mov     x23, x0
+    find_areas
+    mov     x19, #0
+    ldr     x0, [x23, #OWN_HCR]
+    msr     hcr_el2, x0
+    ldr     x0, [x23, #OWN_MAIR]
+    msr     mair_el2, x0
+    isb
+    ldr     x25, [x23, #PROGRAM]
+    blr     x25
+    ldr     x0, [x23, #OWN_SCTLR_EL2]
+    bic     x0, x0, #1
+    bic     x0, x0, #4
+    msr     sctlr_el2, x0
+    isb
+    tlbi    alle2
+    dsb     nsh
+    isb
+    b       finished
+    .size   twins_reset_el2, . - twins_reset_el2

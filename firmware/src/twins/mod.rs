@@ -36,6 +36,7 @@ enum World {
     El1Flat,
     El1Away,
     Reset,
+    ResetEl2,
     El2,
     El2Host,
     Guest,
@@ -45,6 +46,10 @@ enum World {
 impl World {
     const fn is_guest(self) -> bool {
         matches!(self, Self::Guest | Self::GuestMmuOn)
+    }
+
+    const fn is_reset(self) -> bool {
+        matches!(self, Self::Reset | Self::ResetEl2)
     }
 }
 
@@ -87,6 +92,7 @@ unsafe extern "C" {
     fn twins_call(machine: &Machine, program: Program);
     fn twins_enter(machine: &Machine, program: Program, world: World, pe: u64);
     fn twins_reset();
+    fn twins_reset_el2();
 }
 
 /// What a program and glue.S find behind x23.
@@ -209,14 +215,14 @@ pub fn run() -> u32 {
 
 impl Twin {
     fn cannot_run(&self, features: &Features, fresh: &core::ops::Range<usize>) -> Option<&'static str> {
-        let at_el2 = self.world.is_guest() || matches!(self.world, World::El2 | World::El2Host);
+        let at_el2 = self.world.is_guest() || matches!(self.world, World::ResetEl2 | World::El2 | World::El2Host);
         let needs = &self.needs;
         if self.only_simulated.is_some() {
             return self.only_simulated;
         }
         [
-            (self.world != World::Reset && smp::core_count() < 2, "needs two cores"),
-            (self.world == World::Reset && fresh.is_empty(), "needs a core that was not started"),
+            (!self.world.is_reset() && smp::core_count() < 2, "needs two cores"),
+            (self.world.is_reset() && fresh.is_empty(), "needs a core that was not started"),
             (at_el2 && !features.el2, "needs EL2"),
             (self.world == World::El2Host && !has_vhe(), "needs FEAT_VHE"),
             (needs.bbm.is_some_and(|level| level != features.bbm), "needs another level of FEAT_BBM"),
@@ -252,7 +258,7 @@ impl Twin {
         // SAFETY: as above.
         unsafe { twins_call(machine, gone) };
         machine.turn.store(0, Ordering::Release);
-        let outcome = if self.world == World::Reset { self.reset(machine, fresh) } else { self.enter(machine) };
+        let outcome = if self.world.is_reset() { self.reset(machine, fresh) } else { self.enter(machine) };
         hint::case_end(id);
         outcome
     }
@@ -271,7 +277,8 @@ impl Twin {
     fn reset(&self, machine: &'static Machine, fresh: &mut core::ops::Range<usize>) -> Result<(), &'static str> {
         let (Some(core), [program]) = (fresh.next(), self.programs) else { return Err("no core, or no program") };
         machine.program.store(mmu::image_to_phys(*program as *const () as u64), Ordering::Release);
-        let entry = mmu::image_to_phys(twins_reset as *const () as u64);
+        let entry = if self.world == World::ResetEl2 { twins_reset_el2 } else { twins_reset };
+        let entry = mmu::image_to_phys(entry as *const () as u64);
         platform::cpu_on(platform::mpidr(core), entry, mmu::virt_to_phys(machine)).map_err(|_| "CPU_ON failed")?;
         let done = wait_at_most(RESET_MS, || machine.finished.load(Ordering::Acquire) == 1);
         if done { Ok(()) } else { Err("the core did not come back from its program") }
@@ -301,13 +308,13 @@ impl Machine {
             root: match world {
                 World::El1Away => root(EMPTY, AWAY),
                 World::Guest | World::GuestMmuOn => root(S2ROOT, VMID),
-                World::El2 => root(0, 0),
+                World::El2 | World::ResetEl2 => root(0, 0),
                 _ => root(0, ASID),
             },
             tcr_el2: match world {
                 // 40 bits from level 1, and RES1.
                 World::Guest | World::GuestMmuOn => 24 | 1 << 6 | WALKS | pa_size << 16 | 1 << 31,
-                World::El2 => 16 | WALKS | pa_size << 16 | 1 << 31 | 1 << 23,
+                World::El2 | World::ResetEl2 => 16 | WALKS | pa_size << 16 | 1 << 31 | 1 << 23,
                 _ => 16 | 16 << 16 | WALKS | 2 << 30 | pa_size << 32 | own & TCR_AS | TCR_EPD1,
             },
             hcr: HCR_RW

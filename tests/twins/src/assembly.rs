@@ -121,7 +121,7 @@ pub fn program(symbol: &str, statements: &[Statement], world: World, pe: usize) 
 
 fn first_level(world: World) -> u8 {
     match world {
-        World::El2 | World::El2Host | World::Guest | World::GuestMmuOn => 2,
+        World::ResetEl2 | World::El2 | World::El2Host | World::Guest | World::GuestMmuOn => 2,
         _ => 1,
     }
 }
@@ -202,7 +202,7 @@ impl Program {
             Step::Eret => self.eret(self.el),
             Step::Exception => self.access("mov x0, #8", "ldr x1, [x0]"),
             Step::El(el) => self.go_to(el),
-            Step::Reset | Step::Need(_) => {}
+            Step::Reset(_) | Step::Need(_) => {}
             Step::Write(register, written) => self.write(register, written),
             Step::Tlbi(mnemonic, xt) => {
                 if mnemonic.has_operand() {

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! str pte 0 | str pte page:2,r | str pmd table:t2 | str pmd block:1 | str t.1ff page:empty     ldr pte     zva t
-//! dsb ishst     isb     eret     exc     el 2     reset     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1,t0sz=19
+//! dsb ishst     isb     eret     exc     el 2     reset     reset 2     msr ttbr0_el1 a9.root2     msr mair_el1 attr0=44     msr tcr_el1 a1=1,t0sz=19
 //! msr sctlr_el1 off     msr sctlr_el2 on,wxn=1     msr vtcr_el2 ds=1,sl0=2
 //! tlbi vale1is va+1000 asid=7 ttl=4.3     tlbi rvae1is va+0*2 ttl=3     tlbi ipas2e1is ipa+0     tlbi vmalle1is
 //! tlbi rvae1is va*2 tg=2 ds
@@ -64,7 +64,7 @@ pub const FRAMES: usize = 64;
 pub const BASE_TABLES: &str = "str root.0 table:l1; str pud table:l2; str pmd table:t; str pte page:0; str pte1 page:1; \
      str s2root.0 table:s2l2; str s2l2.0 table:s2t; str s2t.0 s2page:0; str s2t.1 s2page:1; str s2other.0 table:s2t2";
 
-/// Where the PEs are when a sequence begins. There are two, but in [`World::Reset`].
+/// Where the PEs are when a sequence begins. There are two, or one that is just out of reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum World {
     /// At EL1 in the address space, under [`ASID`].
@@ -75,6 +75,8 @@ pub enum World {
     El1Away,
     /// One PE just out of reset, at EL1.
     Reset,
+    /// The same at EL2, which has one half.
+    ResetEl2,
     /// At EL2 with one half, translated by the tables.
     El2,
     /// At EL2 with two halves and ASIDs (HCR_EL2.{E2H, TGE} = {1, 1}), in the address space.
@@ -90,6 +92,11 @@ impl World {
     /// Whether it is at EL2 beside a guest.
     pub const fn is_guest(self) -> bool {
         matches!(self, Self::Guest | Self::GuestMmuOn)
+    }
+
+    /// Whether there is one PE, which comes out of reset.
+    pub const fn is_reset(self) -> bool {
+        matches!(self, Self::Reset | Self::ResetEl2)
     }
 }
 
@@ -208,8 +215,8 @@ pub enum Step {
     Exception,
     /// Goes to an exception level: down by ERET, up by an exception.
     El(u8),
-    /// Comes out of reset.
-    Reset,
+    /// Comes out of reset at an exception level.
+    Reset(u8),
     /// MSR.
     Write(Register, Written),
     /// A TLBI with its operand.

@@ -35,6 +35,19 @@ pub(super) const EL2_ANOTHER_ROOT: &[Twin] = &[
     right("msr sctlr_el2 off; isb; tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; msr sctlr_el2 on; isb"),
 ];
 
+pub(super) const RESET_EL2: &[Twin] = &[
+    broken(
+        "reset 2; msr tcr_el2 t0sz=10; msr ttbr0_el2 a0.root; msr sctlr_el2 on; isb",
+        &["asid no-invalidation 0 whole"],
+    ),
+    // That is EL1&0's.
+    broken(
+        "reset 2; tlbi alle1; dsb nsh; msr tcr_el2 t0sz=10; msr ttbr0_el2 a0.root; msr sctlr_el2 on; isb",
+        &["asid no-invalidation 0 whole"],
+    ),
+    right("reset 2; tlbi alle2; dsb nsh; msr tcr_el2 t0sz=10; msr ttbr0_el2 a0.root; msr sctlr_el2 on; isb"),
+];
+
 // As permissions, these change in place.
 pub(super) const EL2_CONTROLS: &[Twin] = &[
     broken("msr sctlr_el2 on,wxn=1; isb; isb", &["asid no-invalidation 0 level 0"]),

@@ -8,7 +8,7 @@ mod registers;
 
 use crate::{Group, Twin, World};
 use changes::{CLAIMED, CONTIGUOUS, FEAT_BBM, LIVE_CHANGE, ORDER_AND_COMPLETION, REMADE, REUSED, SCOPE_AND_OPERAND};
-use el2::{EL2, EL2_ANOTHER_ROOT, EL2_CONTROLS, EL2_HOST};
+use el2::{EL2, EL2_ANOTHER_ROOT, EL2_CONTROLS, EL2_HOST, RESET_EL2};
 use forms::{EL2_FORMS, FORMS_AS_A_WHOLE, FORMS_BY_ADDRESS, FORMS_LOCAL, FORMS_OF_BOTH_STAGES, STAGE_2_FORMS};
 use guest::{GUEST_ACCESS, LPA2, LPA2_STAGE_2, STAGE_1_UNDER_STAGE_2, STAGE_2, VMID};
 use registers::{
@@ -102,4 +102,5 @@ pub const GROUPS: &[Group] = &[
     Group { name: "guest-access", world: World::Guest, setup: "", twins: GUEST_ACCESS },
     // Last: invalidations of other PEs before it is switched on are no use to a PE.
     Group { name: "reset", world: World::Reset, setup: "", twins: RESET },
+    Group { name: "reset-el2", world: World::ResetEl2, setup: "", twins: RESET_EL2 },
 ];
