@@ -54,6 +54,25 @@ fn memory_types_are_what_mair_says() {
 }
 
 #[test]
+fn a_change_of_controls_is_judged_at_the_next_event_that_synchronises_and_names_them() {
+    const WXN_EPAN: u64 = 1 | 1 << 19 | 1 << 57;
+    for between in [Machine::isb, Machine::exception, Machine::eret] {
+        let mut m = machine(FRAME | PAGE, Sysreg::SctlrEl1, [1; 2]);
+        m.write(0, Sysreg::SctlrEl1, WXN_EPAN);
+        m.isb(0);
+        assert_eq!(told(&mut m), []);
+        between(&mut m, 0);
+        let found = m.take_violations();
+        let [verdict] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((verdict.kind, verdict.cause, &verdict.pes[..]), (Kind::Asid, Cause::NoInvalidation, &[0][..]));
+        assert_eq!(verdict.new.text, format!("{} (under another WXN, EPAN)", verdict.old.text));
+        // Told once.
+        m.isb(0);
+        assert_eq!(told(&mut m), []);
+    }
+}
+
+#[test]
 fn hardware_may_be_given_access_flag_and_dirty_state_while_tables_are_in_use() {
     let (no_flag, read_only_dbm) = (PAGE & !(1 << 10), PAGE | 1 << 7 | 1 << 51);
     for (bits, page) in [(1 << 39, no_flag), (3 << 39, read_only_dbm)] {

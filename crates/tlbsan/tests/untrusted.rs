@@ -57,7 +57,7 @@ fn random_events() {
                 11 | 12 => {
                     let register = Sysreg::ALL[random.below(Sysreg::ALL.len() as u64) as usize];
                     let value = match register {
-                        Sysreg::SctlrEl1 | Sysreg::SctlrEl2 => random.below(4),
+                        Sysreg::SctlrEl1 | Sysreg::SctlrEl2 => random.below(4) | random.below(2) << 19,
                         Sysreg::HcrEl2 => random.next() & (1 << 34 | 1 << 27 | 1),
                         Sysreg::TcrEl1 | Sysreg::TcrEl2 | Sysreg::VtcrEl2 if random.below(2) == 0 => random.next(),
                         Sysreg::TcrEl1 | Sysreg::TcrEl2 => {
