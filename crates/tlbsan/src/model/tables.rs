@@ -159,8 +159,9 @@ impl Model {
         let edit = stored.write(table);
         let leading_here = table.leading_here();
         if !leading_here.is_empty() {
-            self.found_from_elsewhere(now, &edit, &leading_here, writer);
+            self.found_from_elsewhere(now, &edit, &leading_here);
         }
+        self.residues.stored(edit.slot.pa(), edit.old.0, stored.new, writer.unwrap_or(now.event.pe));
         let Edit { slot, old: (_, before), new: (_, after) } = edit;
         if before == after {
             return; // software bits
@@ -212,13 +213,7 @@ impl Model {
 
     /// Stale table entries lead to the slot, too: walkers that still come from a place where its table was linked
     /// before find what the slot holds now.
-    fn found_from_elsewhere<W: World>(
-        &mut self,
-        now: &mut Now<'_, W>,
-        edit: &Edit,
-        leading_here: &[ResidueId],
-        writer: Option<usize>,
-    ) {
+    fn found_from_elsewhere<W: World>(&mut self, now: &mut Now<'_, W>, edit: &Edit, leading_here: &[ResidueId]) {
         let Edit { slot, old: (bits, before), new: (new, after) } = *edit;
         // Access flag or not.
         let (old, aged) = (slot.aged(bits), slot.aged(new));
@@ -230,16 +225,12 @@ impl Model {
             });
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
-        match (before.is_cacheable(), after.is_cacheable()) {
-            (true, false) => self.torn_down(slot, leading_here, writer.unwrap_or(now.event.pe)),
-            // Its access flag is back: they find it again.
-            (false, true) => {
-                for id in self.leading_from_elsewhere(leading_here, slot.table) {
-                    let pes = self.residues.get(id).map_or(0, Residue::pes);
-                    self.refill_below(now, id, pes);
-                }
+        // Its access flag is back: they find it again.
+        if !before.is_cacheable() && after.is_cacheable() {
+            for id in self.leading_from_elsewhere(leading_here, slot.table) {
+                let pes = self.residues.get(id).map_or(0, Residue::pes);
+                self.refill_below(now, id, pes);
             }
-            _ => {}
         }
     }
 
@@ -361,21 +352,11 @@ impl Model {
         let leading_here = table.leading_here();
         // What it links follows, lest a page it no longer links looks live when it is linked again.
         self.relink(now, &edit);
-        let Edit { slot, old: (_, before), new: (_, after) } = edit;
+        let Edit { new: (_, after), .. } = edit;
         if reuse && !leading_here.is_empty() {
             self.verdicts(now, Kind::Reused, leading_here, new, Some(after));
-        } else if before.is_cacheable() && !after.is_cacheable() {
-            self.torn_down(slot, &leading_here, writer.unwrap_or(now.event.pe));
         }
-    }
-
-    /// An entry has gone from a table that stale pointers lead to: it can no longer be read through them.
-    fn torn_down(&mut self, slot: Slot, leading_here: &[ResidueId], writer: usize) {
-        for id in leading_here {
-            let Some(above) = self.residues.get(*id) else { continue };
-            let (space, start) = (above.what.space, slot.start(above.what.start));
-            self.residues.detach(space, slot.pa(), start, slot.shift(), writer);
-        }
+        self.residues.stored(edit.slot.pa(), edit.old.0, new, writer.unwrap_or(now.event.pe));
     }
 
     // ---- the shape of the tables -----------------------------------------------------------------------------------
@@ -515,7 +496,6 @@ impl Model {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
                     self.residues.hold(child, above, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
-                    self.residues.attach(child);
                     Some(child)
                 }
                 None => {

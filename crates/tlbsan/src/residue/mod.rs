@@ -144,7 +144,7 @@ pub struct Residue {
     born: u64,
     /// Number of the event in which its writer stored: later, if its effect was seen first.
     written: u64,
-    /// The last store that removed it from its unlinked table as well.
+    /// The store that removed it from its unlinked table as well.
     detached: Option<CutOff>,
     /// Residues that can be reached through this one.
     children: Vec<ResidueId>,
@@ -255,6 +255,8 @@ pub struct Residues {
     by_asid: FastMap<(Space, u16), List>,
     /// Leaves by where they lead, and log2 of the size.
     by_frame: FastMap<(u64, u8), Few>,
+    /// By the slot that they were read from, what was cut off above that.
+    by_slot: FastMap<u64, Few>,
     /// How many there are of each size.
     sizes: Sizes,
     /// Slots that residues were cut off by.
@@ -301,6 +303,7 @@ impl Residues {
         }
         self.opened += 1;
         let (space, start, shift, cut, through) = (what.space, what.start, what.shift(), what.cut, what.through);
+        let slot = what.slot();
         let frame = leads_to(&what);
         let holders = holders.into_iter().map(|(tag, pes)| Holder { tag, pes, in_flight: Vec::new() }).collect();
         let id = self.slab.insert(Residue {
@@ -326,6 +329,9 @@ impl Residues {
         if let Some(frame) = frame {
             put(&mut self.by_frame, (frame, shift as u8), id);
         }
+        if slot != cut {
+            put(&mut self.by_slot, slot, id);
+        }
         self.sizes.add(shift);
         let cut = self.cuts.entry(cut).or_default();
         cut.live += 1;
@@ -343,7 +349,7 @@ impl Residues {
     pub fn retire(&mut self, id: ResidueId) -> Option<Box<Residue>> {
         let residue = self.slab.remove(id)?;
         let Removed { space, start, cut, .. } = residue.what;
-        let shift = residue.what.shift();
+        let (shift, slot) = (residue.what.shift(), residue.what.slot());
         take(&mut self.by_span, (space, start, shift as u8), id);
         if let Some(frame) = leads_to(&residue.what) {
             take(&mut self.by_frame, (frame, shift as u8), id);
@@ -354,10 +360,13 @@ impl Residues {
                 bury(&self.slab, &mut self.by_asid, (space, asid));
             }
         }
+        if slot != cut {
+            take(&mut self.by_slot, slot, id);
+        }
         self.sizes.remove(shift);
         self.leave_cut(cut);
         if residue.detached.is_some() {
-            self.leave_cut(residue.what.slot());
+            self.leave_cut(slot);
         }
         Some(residue)
     }

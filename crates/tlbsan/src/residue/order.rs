@@ -1,8 +1,7 @@
 //! R4: which stores cut a residue off from walkers, whether these have seen them, and what can be fetched again meanwhile.
 
-use super::{Residue, ResidueId, Residues};
+use super::{Ids, Residue, ResidueId, Residues};
 use crate::descriptor::{Descriptor, Leaf};
-use crate::geometry::Space;
 use crate::machine::PeSet;
 use crate::report::Site;
 use crate::shadow::{Context, Shadow};
@@ -41,7 +40,7 @@ impl Knower {
 /// A store to `slot` that cut a residue off.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CutOff {
-    pub(super) slot: u64,
+    slot: u64,
     /// The PE, if that is known.
     writer: Option<usize>,
     /// Since when reads of the slot count as reads of it.
@@ -83,24 +82,25 @@ impl Residues {
         }
     }
 
-    /// The entry has gone from its unlinked table as well: once that store is ordered, a walker cannot fetch it from there again.
-    pub fn detach(&mut self, space: Space, slot: u64, start: u64, shift: u32, pe: usize) {
-        let cut_off = CutOff { slot, writer: Some(pe), since: self.now, written: self.now };
-        for id in self.at(space, start, shift).to_vec() {
+    /// `pe` has stored `new` to a slot that held `old`. What was cut off above it and read from there cannot be read any more, once that
+    /// store is ordered; or can be again.
+    pub fn stored(&mut self, slot: u64, old: u64, new: u64, pe: usize) {
+        let Some(ids) = self.by_slot.get(&slot).map(|ids| Ids::from_slice(ids.as_slice())) else { return };
+        for id in ids {
             let Some(residue) = self.slab.get_mut(id) else { continue };
-            if residue.what.slot() == slot && residue.what.through.is_some() && !residue.is_detached() {
-                residue.detached = Some(cut_off);
+            let decode = |bits| Descriptor::decode(bits, residue.what.level, &residue.what.geometry);
+            let said = decode(residue.what.bits);
+            if decode(new) == said {
+                if residue.detached.take().is_some() {
+                    self.leave_cut(slot);
+                }
+            } else if decode(old) == said && residue.detached.is_none() {
+                residue.detached = Some(CutOff { slot, writer: Some(pe), since: self.now, written: self.now });
                 let cut = self.cuts.entry(slot).or_default();
                 cut.live += 1;
                 cut.last_store = self.now;
             }
         }
-    }
-
-    /// The entry is in its unlinked table again.
-    pub fn attach(&mut self, id: ResidueId) {
-        let detached = self.slab.get_mut(id).and_then(|residue| residue.detached.take());
-        detached.into_iter().for_each(|cut| self.leave_cut(cut.slot));
     }
 
     /// Another member of the contiguous run of this residue is back: what is in flight may have been executed before it was
