@@ -225,11 +225,12 @@ impl Model {
             });
             self.verdicts(now, Kind::Reused, stale, new, Some(after));
         }
-        // Its access flag is back: they find it again.
-        if !before.is_cacheable() && after.is_cacheable() {
-            for id in self.leading_from_elsewhere(leading_here, slot.table) {
-                let pes = self.residues.get(id).map_or(0, Residue::pes);
-                self.refill_below(now, id, pes);
+        // Its access flag is back: they find it again. Or they forbid less than what leads here now.
+        if after.is_cacheable() {
+            let elsewhere = self.leading_from_elsewhere(leading_here, slot.table);
+            for id in leading_here.iter().filter(|id| !before.is_cacheable() || !elsewhere.contains(id)) {
+                let pes = self.residues.get(*id).map_or(0, Residue::pes);
+                self.refill_below(now, *id, pes);
             }
         }
     }
@@ -488,10 +489,17 @@ impl Model {
         let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes, still: None };
         let Some(table) = self.shadow.table(next).filter(|table| table.level == what.level + 1) else { return };
         let inside = cacheable(next, table);
+        // Where it leads to the same table still, what that forbids now.
+        let (places, _) = self.shadow.spans(next, 0);
+        let here = |span: &&Span| (span.context, span.start) == (what.context, what.start);
+        let still = places.iter().find(here).map(|span| span.forbids);
         let child = |id: ResidueId| self.residues.get(id).map(|it| (it.what.start, (it.what.entry, id)));
         let known: FastMap<u64, _> = self.residues.children(above).into_iter().filter_map(child).collect();
         for (slot, old, _) in inside {
             let (start, entry) = (slot.start(what.start), old.1.under(what.entry.forbids()));
+            if still.is_some_and(|forbidden| old.1.under(forbidden) == entry) {
+                continue;
+            }
             let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
                 Some(child) => {
                     let holders = self.shadow.holders(what.context, &entry, 0);
