@@ -118,7 +118,7 @@ impl Residues {
     /// TLBIs since by the same PE that removed nothing: the wrong address, or the wrong ASID, for this residue?
     fn missed(&self, residue: &Residue) -> Vec<Attempt> {
         let since = |tlbi: &&Logged| {
-            tlbi.time > residue.born && residue.writer.is_none_or(|writer| writer == tlbi.effect.issuer)
+            tlbi.time > residue.filled && residue.writer.is_none_or(|writer| writer == tlbi.effect.issuer)
         };
         let missed = self.log.iter().filter(since).filter_map(|tlbi| {
             let (cause, why) = match tlbi.effect.selection {

@@ -140,8 +140,10 @@ pub struct Residue {
     pub removed: Arc<Site>,
     /// The PE whose store it was; not known while only its effect was seen.
     writer: Option<usize>,
-    /// Number of the event in which it came into being.
+    /// Number of the event in which it came into being; of what was filled in later, of that which it hangs on.
     born: u64,
+    /// Number of the event in which it was filled in.
+    filled: u64,
     /// Number of the event in which its writer stored: later, if its effect was seen first.
     written: u64,
     /// The store that removed it from its unlinked table as well.
@@ -312,6 +314,7 @@ impl Residues {
             removed,
             writer,
             born: self.now,
+            filled: self.now,
             written: self.now,
             detached: None,
             children: Vec::new(),
@@ -419,7 +422,7 @@ impl Residues {
         }
     }
 
-    /// A residue that comes into being later than the one it hangs on was cut off by the same store.
+    /// What is filled in later than the one it hangs on was cut off by the same store.
     pub fn cut_off_like(&mut self, id: ResidueId, above: ResidueId) {
         let Some((born, written)) = self.get(above).map(|above| (above.born, above.written)) else { return };
         if let Some(residue) = self.slab.get_mut(id) {

@@ -113,7 +113,6 @@ impl Entry {
 }
 
 /// What a slot held before a store that walkers may not have seen yet.
-#[derive(Clone, Debug)]
 struct Unseen {
     at: Time,
     pe: usize,
@@ -180,7 +179,7 @@ impl Seen {
 }
 
 /// The reference.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Reference {
     now: Time,
     /// The level of FEAT_BBM.
@@ -228,7 +227,7 @@ impl Reference {
                 let one = |pa| Event { pe, pc: 0, what: What::Store { pa, size: 8 } };
                 return (pa & !7..pa + size).step_by(8).flat_map(|pa| self.event(one(pa), memory)).collect();
             }
-            What::Store { pa, .. } => verdicts = self.store(pe, pa & !7, memory(pa & !7)),
+            What::Store { pa, .. } | What::Zero { pa, .. } => verdicts = self.store(pe, pa & !7, memory(pa & !7)),
             What::Load { pa, size } if self.is_table(pa & !7) => self.seen(pe, pa & !7..pa + size),
             What::Tlbi(op) => self.tlbi(pe, op),
             What::Dsb(dsb) => self.dsb(pe, dsb),

@@ -25,10 +25,6 @@ fn permits_more(old: &Leaf, new: &Leaf) -> bool {
 }
 
 impl Reference {
-    pub(super) fn value(&self, slot: u64) -> u64 {
-        self.memory.get(&slot).map_or(0, |it| it.0)
-    }
-
     /// What `bits` at `slot` say, in a table that `above` leads to.
     pub(super) fn child(&self, above: &Entry, slot: u64, bits: u64) -> Entry {
         let (level, geometry) = (above.level + 1, &above.root.geometry);
@@ -50,7 +46,7 @@ impl Reference {
         let mut at = Entry::top(root);
         while at.says.next().is_some() && at.level < level {
             let slot = at.target().0 + (va - at.va) / root.geometry.size(at.level + 1) * 8;
-            at = self.child(&at, slot, self.value(slot));
+            at = self.child(&at, slot, self.memory.get(&slot).map_or(0, |it| it.0));
         }
         at
     }
@@ -64,15 +60,13 @@ impl Reference {
     pub(super) fn difference(&self, e: &Entry) -> Change {
         let found = self.meaning(e);
         // FEAT_BBM: blocks whose size may change without a break.
-        let resizable = |block: &Entry| block.leaf().is_some_and(|it| self.bbm >= 2 || self.bbm == 1 && it.nt);
+        let resizes = |block: &Entry| block.leaf().is_some_and(|it| self.bbm >= 2 || self.bbm == 1 && it.nt);
         let below = found.level < e.level;
         match (e.says.next(), found.says.next()) {
-            (None, Some(_)) if resizable(e) => self.resized(e, &found),
+            (None, Some(_)) if resizes(e) => self.resized(e, &found),
             // What is reached through the table has entries of its own.
-            (Some(_), None) if below && resizable(&found) => Change::Owed,
-            (_, None) if (below || e.says.next().is_some()) && resizable(&found) => {
-                self.resized(&found, e).max(Change::Owed)
-            }
+            (Some(_), None) if below && resizes(&found) => Change::Owed,
+            (_, None) if (below || e.leaf().is_none()) && resizes(&found) => self.resized(&found, e).max(Change::Owed),
             _ if below && found.says.is_cacheable() => Change::Break,
             _ => self.compare(e, &found),
         }
@@ -112,8 +106,8 @@ impl Reference {
             }
             _ => (true, true),
         };
-        let asks = |yes, change| if yes { change } else { Change::None };
-        asks(breaks, Change::Break).max(asks(owed, Change::Owed))
+        let least = if owed { Change::Owed } else { Change::None };
+        if breaks { Change::Break } else { least }
     }
 
     /// Whether the tables do not say the same any more, in a way that a TLB may hold.
@@ -122,11 +116,8 @@ impl Reference {
     }
 
     fn same_contents(&self, a: u64, b: u64, size: u64) -> bool {
-        let contents = |start: u64| {
-            let words = self.memory.range(start..start + size).filter(|(_, (value, _))| *value != 0);
-            words.map(move |(pa, (value, _))| (pa - start, *value))
-        };
-        contents(a).eq(contents(b))
+        let words = |start: u64| self.memory.range(start..start + size).filter(|(_, (value, _))| *value != 0);
+        words(a).map(|(pa, (value, _))| (pa - a, value)).eq(words(b).map(|(pa, (value, _))| (pa - b, value)))
     }
 
     /// Whether walkers may read a slot. What is stored elsewhere goes with the store that makes it part of a table, and that of

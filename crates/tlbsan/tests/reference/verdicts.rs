@@ -79,9 +79,7 @@ impl Reference {
         let since_then: Vec<&Executed> = self.executed.iter().filter(|it| it.at > since).collect();
         let named = |it: &Executed, e: &Entry| names(&it.registers, &it.op, e);
         // Whether a TLBI for the one half of a combined entry was meant for the other is anybody's guess.
-        if since_then.iter().any(|it| !named(it, e) && named(it, &e.half())) {
-            return None;
-        }
+        let half = since_then.iter().any(|it| !named(it, e) && named(it, &e.half()));
         for it in since_then.into_iter().filter(|it| named(it, e)) {
             // It may be fetched again through a table entry that the operation leaves.
             let left = if it.op.target.is_leaf_only() { Cause::LeafOnly } else { Cause::WrongAsid };
@@ -103,6 +101,6 @@ impl Reference {
         let other = |cause| matches!(cause, Cause::WrongRange | Cause::WrongAsid | Cause::GlobalSurvives);
         let first = causes.pop_first().unwrap_or(Cause::NoInvalidation);
         let alone = causes.is_empty() && !other(first) && e.run().len() == 1;
-        (alone || first == Cause::NoInvalidation).then_some(first)
+        (!half && (alone || first == Cause::NoInvalidation)).then_some(first)
     }
 }
