@@ -117,6 +117,12 @@ impl Removed {
         self.start.wrapping_sub((self.index as u64) << self.shift())
     }
 
+    /// Whether `bits` in its slot say the same.
+    pub(super) fn is_said_by(&self, bits: u64) -> bool {
+        let decode = |bits| Descriptor::decode(bits, self.level, &self.geometry);
+        bits == self.bits || decode(bits) == decode(self.bits)
+    }
+
     /// Whether the same is cached of it where the table entries above forbid so much.
     pub(super) fn says(&self, forbidden: u8) -> bool {
         Descriptor::decode(self.bits, self.level, &self.geometry).under(forbidden) == self.entry

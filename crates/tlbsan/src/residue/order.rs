@@ -88,13 +88,12 @@ impl Residues {
         let Some(ids) = self.by_slot.get(&slot).map(|ids| Ids::from_slice(ids.as_slice())) else { return };
         for id in ids {
             let Some(residue) = self.slab.get_mut(id) else { continue };
-            let decode = |bits| Descriptor::decode(bits, residue.what.level, &residue.what.geometry);
-            let said = decode(residue.what.bits);
-            if decode(new) == said {
+            let is_said_by = |bits| residue.what.is_said_by(bits);
+            if is_said_by(new) {
                 if residue.detached.take().is_some() {
                     self.leave_cut(slot);
                 }
-            } else if decode(old) == said && residue.detached.is_none() {
+            } else if is_said_by(old) && residue.detached.is_none() {
                 residue.detached = Some(CutOff { slot, writer: Some(pe), since: self.now, written: self.now });
                 let cut = self.cuts.entry(slot).or_default();
                 cut.live += 1;
@@ -148,13 +147,15 @@ impl Residues {
         issuer: usize,
     ) -> SmallVec<[&Residue; 2]> {
         let what = &residue.what;
-        let gone = residue.detached.is_some_and(|cut_off| self.is_visible(cut_off, domain, issuer));
-        let hangs = what.through.is_some() && !gone;
+        let Some(table) = shadow.table(what.table) else { return SmallVec::new() };
+        // It may have been changed while the page was no table.
+        let stands = || table.entries.get(what.index).is_some_and(|bits| what.is_said_by(*bits));
+        let missed = |cut_off| !self.is_visible(cut_off, domain, issuer);
+        let hangs = what.through.is_some() && residue.detached.map_or_else(stands, missed);
         // Another member of its run stands for it there, if walks come there still.
         let in_run = |above: &Residue| {
             stands_in_run(residue, shadow, above.what.entry.forbids()) && linked_here(residue, shadow).is_none()
         };
-        let Some(table) = shadow.table(what.table) else { return SmallVec::new() };
         let start = what.table_start();
         let leads = |above: &&Residue| {
             let there = (above.what.context, above.what.start) == (what.context, start);
