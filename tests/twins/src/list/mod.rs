@@ -9,7 +9,9 @@ mod registers;
 use crate::{Group, Twin, World};
 use changes::{CLAIMED, CONTIGUOUS, FEAT_BBM, LIVE_CHANGE, ORDER_AND_COMPLETION, REMADE, REUSED, SCOPE_AND_OPERAND};
 use el2::{EL2, EL2_ANOTHER_ROOT, EL2_CONTROLS, EL2_HOST, RESET_EL2};
-use forms::{EL2_FORMS, FORMS_AS_A_WHOLE, FORMS_BY_ADDRESS, FORMS_LOCAL, FORMS_OF_BOTH_STAGES, STAGE_2_FORMS};
+use forms::{
+    EL2_FORMS_AS_A_WHOLE, EL2_FORMS_BY_ADDRESS, FORMS_AS_A_WHOLE, FORMS_BY_ADDRESS, FORMS_OF_BOTH_STAGES, STAGE_2_FORMS,
+};
 use guest::{GUEST_ACCESS, LPA2, LPA2_STAGE_2, STAGE_1_UNDER_STAGE_2, STAGE_2, VMID};
 use registers::{
     ASID, CACHED_CONTROLS, COMMON_NOT_PRIVATE, GRANULES, HARDWARE_MANAGED, MEMORY_ATTRIBUTES, MMU_OFF, RESET,
@@ -43,7 +45,6 @@ pub const GROUPS: &[Group] = &[
     Group { name: "order-and-completion", world: World::El1, setup: "", twins: ORDER_AND_COMPLETION },
     Group { name: "scope-and-operand", world: World::El1, setup: "", twins: SCOPE_AND_OPERAND },
     Group { name: "forms-by-address", world: World::El1, setup: "", twins: FORMS_BY_ADDRESS },
-    Group { name: "forms-local", world: World::El1, setup: "", twins: FORMS_LOCAL },
     Group { name: "forms-as-a-whole", world: World::El1, setup: "", twins: FORMS_AS_A_WHOLE },
     Group { name: "reused", world: World::El1, setup: "", twins: REUSED },
     Group { name: "live-change", world: World::El1, setup: "", twins: LIVE_CHANGE },
@@ -71,7 +72,8 @@ pub const GROUPS: &[Group] = &[
     Group { name: "mmu-off", world: World::El1Flat, setup: "", twins: MMU_OFF },
     Group { name: "stale-access", world: World::El1, setup: "str pte page:0,k", twins: STALE_ACCESS },
     Group { name: "el2", world: World::El2, setup: "", twins: EL2 },
-    Group { name: "el2-forms", world: World::El2, setup: "", twins: EL2_FORMS },
+    Group { name: "el2-forms-by-address", world: World::El2, setup: "", twins: EL2_FORMS_BY_ADDRESS },
+    Group { name: "el2-forms-as-a-whole", world: World::El2, setup: "", twins: EL2_FORMS_AS_A_WHOLE },
     Group { name: "el2-another-root", world: World::El2, setup: "str root2.0 table:other", twins: EL2_ANOTHER_ROOT },
     Group { name: "el2-controls", world: World::El2, setup: "", twins: EL2_CONTROLS },
     Group { name: "el2-host", world: World::El2Host, setup: "", twins: EL2_HOST },
