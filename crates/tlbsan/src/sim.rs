@@ -112,6 +112,11 @@ impl Machine {
         self.tell(pe, What::Tlbi(op));
     }
 
+    /// Executes a TLBI that the model does not know.
+    pub fn unknown_tlbi(&mut self, pe: usize, insn: u32) {
+        self.tell(pe, What::UnknownTlbi(insn));
+    }
+
     /// Executes a DSB.
     pub fn dsb(&mut self, pe: usize, dsb: Dsb) {
         self.tell(pe, What::Dsb(dsb));

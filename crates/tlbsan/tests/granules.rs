@@ -226,6 +226,48 @@ fn a_table_remade() {
     }
 }
 
+/// With DS a range begins at a multiple of 64 KiB, and its operand counts in these, in every regime.
+#[test]
+fn ranges_count_in_64_kib_where_ds_is_set() {
+    use Sysreg as S;
+    // What else is written, TCR_ELx and the place of DS in it, the root's register, where, and the operations: at stage 2 one for combined
+    // entries, too.
+    type Regime = (&'static [(Sysreg, u64)], (Sysreg, u64, u32), Sysreg, u8, &'static [&'static str]);
+    let regimes: [Regime; 4] = [
+        (&[(S::SctlrEl1, 1)], (S::TcrEl1, 16 | 1 << 23 | AS, 59), S::Ttbr0El1, 1, &["rvale1is"]),
+        (&[(S::SctlrEl2, 1)], (S::TcrEl2, 16, 32), S::Ttbr0El2, 2, &["rvale2is"]),
+        (&[(S::SctlrEl2, 1), (S::HcrEl2, 1 << 34)], (S::TcrEl2, 16 | 1 << 23 | AS, 59), S::Ttbr0El2, 2, &["rvale2is"]),
+        (&[(S::HcrEl2, 1)], (S::VtcrEl2, 16 | 2 << 6, 32), S::VttbrEl2, 1, &["ripas2le1is", "vmalle1is"]),
+    ];
+    for (others, (tcr, value, ds), ttbr, el, ops) in regimes {
+        for (wide, unit) in [(0, 12), (0, 16), (1, 12), (1, 16)] {
+            let mut m = Machine::new(Config::default());
+            for (slot, next) in [(ROOT, 0x20_0003), (0x20_0000, 0x20_1003), (0x20_1000, 0x20_2003)] {
+                m.store(0, slot, next);
+            }
+            // Writable; DS has address bits in the place of SH.
+            let writable = if ttbr == S::VttbrEl2 { 1 << 7 } else { 0 };
+            let (slot, leaf) = (0x20_2000 + 8 * 0x10, 0x100_0000 | PAGE & !0x300 | writable);
+            m.store(0, slot, leaf);
+            m.go_to(0, 2);
+            let all = [(tcr, value | wide << ds), (ttbr, ROOT | ASID << 48)];
+            all.into_iter().chain(others.iter().copied()).for_each(|(register, value)| m.write(0, register, value));
+            m.go_to(0, el);
+            m.store(0, slot, 0);
+            m.dsb(0, Dsb::Ishst);
+            for name in ops {
+                m.tlbi(0, op(name, ASID << 48 | 1 << 46 | 0x1_0000 >> unit));
+                m.dsb(0, Dsb::Ish);
+            }
+            m.store(0, slot, leaf + 0x1000);
+            let seen: Vec<_> = m.take_violations().iter().map(|v| (v.kind, v.cause, v.start)).collect();
+            let expected =
+                if (unit == 16) == (wide == 1) { vec![] } else { vec![(Kind::Remade, Cause::WrongRange, 0x1_0000)] };
+            assert_eq!(seen, expected, "{tcr:?} DS {wide}, BaseADDR in {unit} bits");
+        }
+    }
+}
+
 #[test]
 fn roots_of_a_few_bytes_share_a_page() {
     // 64 KiB, 48 bits: 512 bytes each. A store to one is none to the other, nor to what lies beside them.

@@ -2,7 +2,7 @@
 //! names, stand in tests/twins; tests/twins.rs runs the same on PEs of QEMU.
 
 use std::collections::BTreeSet;
-use tlbi::{Form, Mnemonic, Regime};
+use tlbi::{Form, Granule, Mnemonic, Op, Pages, Regime, Target};
 use tlbsan::report::{Record, Severity, Violation};
 use tlbsan::sim::{Machine, TCR};
 use tlbsan::{AccessKind, Config, Hint, IdRegister, Sysreg};
@@ -354,6 +354,103 @@ fn a_page_of_el0_that_is_used_before_the_isb_is_advice() {
     run(&mut m, "str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; read va+10 frame:2+10");
     let found: Vec<_> = m.take_violations().into_iter().map(|v| (v.kind.name(), v.cause, v.severity)).collect();
     assert_eq!(found, [("stale-access", tlbsan::Cause::NotSynchronised, Severity::Advice)]);
+}
+
+/// HCR_EL2, VTCR_EL2, VTTBR_EL2 and the registers of EL1, for a guest whose tables stay in place.
+fn prepare_guest(m: &mut Machine, hcr: u64, asid: u16) {
+    m.store(0, table("s2root") + 8, 1 << 30 | 0x7fd);
+    m.write(0, Sysreg::VtcrEl2, VTCR);
+    m.write(0, Sysreg::VttbrEl2, table("s2root") | u64::from(VMID) << 48);
+    m.write(0, Sysreg::HcrEl2, hcr);
+    m.write(0, Sysreg::TcrEl1, TCR);
+    m.write(0, Sysreg::Ttbr0El1, table("root") | u64::from(asid) << 48);
+    m.write(0, Sysreg::SctlrEl1, 1);
+}
+
+#[test]
+fn after_reset_what_stage_2_and_guests_hold_is_not_judged() {
+    let mut m = machine(World::Reset, "");
+    m.reset(0);
+    m.go_to(0, 2);
+    prepare_guest(&mut m, 1, ASID);
+    m.go_to(0, 1);
+    assert!(m.take_violations().is_empty());
+    // It still holds anything, for who comes without stage 2.
+    m.go_to(0, 2);
+    prepare_guest(&mut m, 0, ASID + 1);
+    m.go_to(0, 1);
+    assert_eq!(m.take_violations().iter().map(|v| v.kind).collect::<Vec<_>>(), [tlbsan::Kind::Asid]);
+}
+
+/// Worlds, and a page that goes there and another that comes.
+const GONE_AND_BACK: [(World, &str, &str, &str); 4] = [
+    (World::El1, "str pte 0; dsb ishst", "dsb ish; str pte page:2", "va+0"),
+    (World::El2, "str pte 0; dsb ishst", "dsb ish; str pte page:2", "va+0"),
+    (World::El2Host, "str pte 0; dsb ishst", "dsb ish; str pte page:2", "va+0"),
+    (World::Guest, "str s2t.0 0; dsb ishst", "dsb ish; str s2t.0 s2page:2", "0"),
+];
+
+#[test]
+fn an_unknown_tlbi_removes_everything_and_is_told_once() {
+    for (world, gone, back, _) in GONE_AND_BACK {
+        let mut m = machine(world, "");
+        run(&mut m, gone);
+        // One instruction, with two registers for the operand.
+        m.unknown_tlbi(0, 0xd50c_84c0);
+        m.unknown_tlbi(0, 0xd50c_84c1);
+        run(&mut m, back);
+        let records = m.take_records();
+        let told = |is: fn(&Record) -> bool| records.iter().filter(|record| is(record)).count();
+        assert_eq!(told(|record| matches!(record, Record::Violation(_))), 0, "{world:?}");
+        assert_eq!(told(|record| matches!(record, Record::Notice { .. })), 1, "{world:?}");
+        // Another one is told of as well.
+        m.unknown_tlbi(0, 0xd50e_84c0);
+        assert_eq!(m.take_records().len(), 1, "{world:?}");
+    }
+}
+
+#[test]
+fn an_unknown_tlbi_needs_its_barriers() {
+    for (first, last, cause) in [("", "dsb ish", "not-ordered"), ("dsb ishst", "", "not-completed")] {
+        let mut m = el1();
+        run(&mut m, &format!("str pte 0; {first}"));
+        m.unknown_tlbi(0, 0xd50c_84c0);
+        let seen = verdicts(&mut m, &format!("{last}; str pte page:2"));
+        assert_eq!(seen, [format!("remade {cause} va+0 level 3")].into());
+    }
+}
+
+#[test]
+fn operations_of_el3_and_for_other_than_translations_remove_nothing_and_draw_no_verdict() {
+    let ignored = |m: &Mnemonic| m.form().regime() == Regime::El3 || m.form() == Form::Vmallws2e1;
+    for (world, gone, back, at) in GONE_AND_BACK {
+        for mnemonic in Mnemonic::all().filter(ignored) {
+            let op = mnemonic.decode(u64::from(ASID) << 48 | twins::VA >> 12);
+            let mut m = machine(world, "");
+            m.take_records();
+            m.tlbi(0, op);
+            run(&mut m, "dsb ish");
+            assert!(m.take_records().is_empty(), "{mnemonic}");
+            run(&mut m, gone);
+            m.tlbi(0, op);
+            let seen = verdicts(&mut m, back);
+            assert_eq!(seen, [format!("remade no-invalidation {at} level 3")].into(), "{world:?} {mnemonic}");
+        }
+    }
+}
+
+#[test]
+fn a_range_removes_combined_entries_of_its_first_2_mib() {
+    for (slot, ipa, expected) in
+        [("s2t.1ff", 0x1f_f000, None), ("s2t2.0", 0x20_0000, Some("remade no-invalidation 200000 level 3"))]
+    {
+        let mut m = machine(World::Guest, "str s2t.1ff s2page:3; str s2l2.1 table:s2t2; str s2t2.0 s2page:4");
+        run(&mut m, &format!("str {slot} 0; dsb ishst; tlbi ipas2e1is ipa+{ipa:x}; dsb ish"));
+        let pages = Pages::new(Granule::K4, false, 0, 1024).expect("4 MiB");
+        m.tlbi(0, Op::inner(Target::VaRange { pages, asid: None, leaf_only: false }));
+        let seen = verdicts(&mut m, &format!("dsb ish; str {slot} s2page:9"));
+        assert_eq!(seen, expected.into_iter().map(str::to_owned).collect(), "{slot}");
+    }
 }
 
 #[test]

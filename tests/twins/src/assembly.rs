@@ -74,7 +74,10 @@ impl Needs {
                     needs.outer |= mnemonic.scope() == Scope::Outer;
                     needs.nxs |= mnemonic.nxs();
                 }
-                Step::Write(Register::Ttbr0El1, Written::Value(Value { bits, .. })) => needs.cnp |= bits & 1 != 0,
+                Step::Write(
+                    Register::Ttbr0El1 | Register::Ttbr0El2 | Register::VttbrEl2,
+                    Written::Value(Value { bits, .. }),
+                ) => needs.cnp |= bits & 1 != 0,
                 Step::Write(Register::TcrEl1, Written::Bits { set, .. }) => {
                     needs.k16 |= set & TCR_TG0_16K != 0;
                     needs.hafdbs |= set >> TCR_HA & 1 != 0;

@@ -33,6 +33,16 @@ pub(super) const EL2_ANOTHER_ROOT: &[Twin] = &[
     // The old root was walked until the new one took effect.
     broken("tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; isb", &["asid no-invalidation 0 level 0"]),
     right("msr sctlr_el2 off; isb; tlbi alle2; dsb nsh; msr ttbr0_el2 a0.root2; msr sctlr_el2 on; isb"),
+    // On the other PE other tables: with CnP it finds what this one has cached.
+    broken(
+        "msr ttbr0_el2 a0.root.cnp; isb; 1: msr sctlr_el2 off; 1: isb; 1: tlbi alle2; 1: dsb nsh; \
+         1: msr ttbr0_el2 a0.root2.cnp; 1: msr sctlr_el2 on; 1: isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right(
+        "msr ttbr0_el2 a0.root.cnp; isb; 1: msr sctlr_el2 off; 1: isb; 1: tlbi alle2; 1: dsb nsh; \
+         1: msr ttbr0_el2 a0.root2; 1: msr sctlr_el2 on; 1: isb",
+    ),
 ];
 
 pub(super) const RESET_EL2: &[Twin] = &[
@@ -72,6 +82,13 @@ pub(super) const EL2_HOST: &[Twin] = &[
         &["remade wrong-asid va+0 level 3"],
     ),
     right("str pte 0; dsb ishst; tlbi vmalle1is; dsb ish; str pte page:2"),
+    // One ASID for two spaces on two PEs: with CnP they share entries, without it they do not.
+    broken(
+        "str root2.0 table:other; msr ttbr0_el2 a8.root.cnp; isb; 1: msr ttbr0_el2 a8.root2.cnp; 1: isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right("str root2.0 table:other; msr ttbr0_el2 a8.root; isb; 1: msr ttbr0_el2 a8.root2; 1: isb"),
+    right("str root2.0 table:other; msr ttbr0_el2 a8.root.cnp; isb; 1: msr ttbr0_el2 a9.root2.cnp; 1: isb"),
     // Without TGE they act on EL1&0.
     broken(
         "msr hcr_el2 e2h; isb; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2",

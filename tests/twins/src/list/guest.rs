@@ -85,6 +85,14 @@ pub(super) const VMID: &[Twin] = &[
         "msr vttbr_el2 a4.empty; el 1; el 2; msr vttbr_el2 a3.s2root; isb; tlbi vmalls12e1is; dsb ish; \
          msr vttbr_el2 a3.s2other; el 1; el 2",
     ),
+    // One VMID for two stages 2 on two PEs: with CnP they share entries, without it they do not.
+    broken(
+        "msr vttbr_el2 a5.s2root.cnp; el 1; el 2; 1: msr vttbr_el2 a5.s2other.cnp; 1: el 1; 1: el 2",
+        &["asid no-invalidation 0 level 1"],
+    ),
+    right("msr vttbr_el2 a5.s2root; el 1; el 2; 1: msr vttbr_el2 a5.s2other; 1: el 1; 1: el 2"),
+    right("msr vttbr_el2 a5.s2root.cnp; el 1; el 2; 1: msr vttbr_el2 a5.s2other; 1: el 1; 1: el 2"),
+    right("msr vttbr_el2 a5.s2root.cnp; el 1; el 2; 1: msr vttbr_el2 a6.s2other.cnp; 1: el 1; 1: el 2"),
 ];
 
 // The leaves of stage 1 lead to the intermediate addresses 0 and 0x1000, and stage 2 leads on from there.
@@ -190,6 +198,15 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     right(
         "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
          msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi rvale1is va*2 ds asid=9; dsb ish; str empty.0 1c43",
+    ),
+    // The same tables read in another way.
+    broken(
+        "str root2.0 table:other; msr ttbr0_el1 a9.root2; el 1; el 2; msr tcr_el1 ds=1; el 1; el 2",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    right(
+        "str root2.0 table:other; msr ttbr0_el1 a9.root2; el 1; el 2; msr tcr_el1 ds=1; isb; tlbi aside1is asid=9; dsb ish; \
+         el 1; el 2",
     ),
     // Accesses go through both.
     right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),
