@@ -150,3 +150,27 @@ fn pages(base: u64, entries: usize) -> impl Iterator<Item = u64> {
     let last = base.saturating_add(entries as u64 * 8 - 1);
     (page_of(base)..=page_of(last)).step_by(WATCHED as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+
+    #[test]
+    fn tables_and_their_entries_have_a_cap() {
+        let geometry = Geometry::stage1(12, 39).expect("a geometry");
+        let table = |entries| TablePage::new(3, geometry, Parent::Root(0), vec![0; entries].into(), 0);
+        let mut shadow = Shadow::default();
+        let base = |n: usize| n as u64 * WATCHED;
+        assert!((0..MAX_TABLES).all(|n| shadow.insert(base(n), table(2)).is_some()));
+        assert!(shadow.insert(base(MAX_TABLES), table(2)).is_none());
+        assert!(shadow.remove(base(7)).is_some());
+        assert!(shadow.insert(base(MAX_TABLES), table(2)).is_some(), "one has gone");
+
+        let mut shadow = Shadow::default();
+        assert!(shadow.insert(0, table(MAX_ENTRIES)).is_some());
+        assert!(shadow.insert(1 << 40, table(1)).is_none());
+        assert!(shadow.remove(0).is_some());
+        assert!(shadow.insert(1 << 40, table(1)).is_some());
+    }
+}
