@@ -4,7 +4,7 @@
 //! anything (Arm ARM D8.16.3, "TTL field"), and BaseADDR counts in other units under TCR.DS.
 
 use crate::geometry::{Geometry, Space};
-use crate::machine::{EL2, EL10, Pe, PeSet, STAGE2};
+use crate::machine::{Pe, PeSet};
 use tlbi::{Dsb, Op, Regime, Scope, Target};
 
 /// Which entries an operation names.
@@ -98,15 +98,12 @@ pub fn completes(dsb: Dsb, op: &Op) -> bool {
 
 fn select(op: Op, pe: &Pe) -> Selection {
     let registers = &pe.effective;
-    let (space, places) = match op.regime {
+    let space = match op.regime {
         Regime::El3 => return Selection::Nothing,
-        Regime::El2 => (registers.el2(), EL2),
+        Regime::El2 => registers.el2(),
         // EL1 cannot run while TGE is set.
-        Regime::El10 if registers.is_host() => (Space::El20, EL2),
-        Regime::El10 => (registers.el10(), EL10),
-    };
-    let wide = |places: &[usize]| {
-        places.iter().any(|place| matches!(registers.loaded(*place), Ok(Some(loaded)) if loaded.root.geometry.wide))
+        Regime::El10 if registers.is_host() => Space::El20,
+        Regime::El10 => registers.el10(),
     };
     let vmid = registers.vmid();
     match op.target {
@@ -121,7 +118,7 @@ fn select(op: Op, pe: &Pe) -> Selection {
             hint: hint(ttl),
         },
         Target::VaRange { pages, asid, leaf_only } => {
-            let pages = pages.with_lpa2(wide(&places));
+            let pages = pages.with_lpa2(registers.is_wide(space));
             let hint = range_hint(&pages, pages.first_va());
             let asid = asid_of(space, asid);
             Selection::Addresses { space, asid, first: pages.first_va(), size: pages.size(), leaf_only, hint }
@@ -135,10 +132,11 @@ fn select(op: Op, pe: &Pe) -> Selection {
             hint: hint(ttl),
         },
         Target::IpaRange { pages, leaf_only, .. } => {
-            let pages = pages.with_lpa2(wide(&[STAGE2]));
+            let space = Space::Stage2(vmid);
+            let pages = pages.with_lpa2(registers.is_wide(space));
             let hint = range_hint(&pages, pages.first_ipa());
             let first = pages.first_ipa();
-            Selection::Addresses { space: Space::Stage2(vmid), asid: None, first, size: pages.size(), leaf_only, hint }
+            Selection::Addresses { space, asid: None, first, size: pages.size(), leaf_only, hint }
         }
         Target::AllStages => Selection::BothStages(vmid),
         Target::AllVmids => Selection::EveryVmid,

@@ -165,6 +165,17 @@ impl Registers {
         if self.is_vhe() { Space::El20 } else { Space::El2 }
     }
 
+    /// TCR.DS of what a space is walked with (FEAT_LPA2), whether anything is walked or not.
+    pub fn is_wide(&self, space: Space) -> bool {
+        let (register, bit) = match space {
+            Space::El10(_) => (Sysreg::TcrEl1, 59),
+            Space::El20 => (Sysreg::TcrEl2, 59),
+            Space::El2 => (Sysreg::TcrEl2, 32),
+            Space::Stage2(_) => (Sysreg::VtcrEl2, 32),
+        };
+        self.get(register) >> bit & 1 != 0
+    }
+
     /// What a place is translated through; `Ok(None)`: through nothing (MMU off, walks disabled by EPD).
     pub fn loaded(&self, place: usize) -> Result<Option<Loaded>, Unmodelled> {
         use Sysreg as S;
@@ -203,7 +214,7 @@ impl Registers {
         if epd {
             return Ok(None);
         }
-        let sized = sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz, bit(59))?;
+        let sized = sized(page_shift.ok_or(Unmodelled::Granule)?, tnsz, self.is_wide(space))?;
         let geometry = Geometry {
             hw_access_flag: bit(39),
             hw_dirty: bit(39) && bit(40),
@@ -223,7 +234,7 @@ impl Registers {
         let (tcr, ttbr) = (self.get(Sysreg::TcrEl2), self.get(Sysreg::Ttbr0El2));
         let bit = |n: u32| tcr >> n & 1 != 0;
         let page_shift = granule0(tcr >> 14).ok_or(Unmodelled::Granule)?;
-        let sized = sized(page_shift, tcr & 0x3f, bit(32))?;
+        let sized = sized(page_shift, tcr & 0x3f, self.is_wide(Space::El2))?;
         let geometry = Geometry {
             tagged: false,
             hw_access_flag: bit(21),
@@ -240,7 +251,8 @@ impl Registers {
         let (vtcr, vttbr) = (self.get(Sysreg::VtcrEl2), self.get(Sysreg::VttbrEl2));
         let bit = |n: u32| vtcr >> n & 1 != 0;
         let page_shift = granule0(vtcr >> 14).ok_or(Unmodelled::Granule)?;
-        let sized = sized(page_shift, vtcr & 0x3f, bit(32))?;
+        let space = Space::Stage2(self.vmid());
+        let sized = sized(page_shift, vtcr & 0x3f, self.is_wide(space))?;
         // SL0, with DS and 4 KiB SL2 above it. Level 0 of 16 KiB is DS's as well.
         let start_level = match (page_shift, vtcr >> 6 & 3, sized.wide && bit(33)) {
             (12, 0, true) => -1,
@@ -265,12 +277,7 @@ impl Registers {
         if start_level > 3 || input <= least || input > most {
             return Err(Unmodelled::Size);
         }
-        let root = Root {
-            space: Space::Stage2(self.vmid()),
-            table: base(vttbr, &geometry, vtcr >> 16 & 7),
-            half: 0,
-            geometry,
-        };
+        let root = Root { space, table: base(vttbr, &geometry, vtcr >> 16 & 7), half: 0, geometry };
         Ok(Some(Loaded { root, asid: 0, shared: vttbr & 1 != 0 }))
     }
 }
