@@ -172,12 +172,25 @@ mod tests {
         assert!(matches!(compare(ro, page(0x2080)), Change::Break(_)));
         assert!(matches!(compare(rw, page(0x1004)), Change::Break(_)), "memory type");
         assert!(matches!(compare(rw, page(0x1000 | 1 << 52)), Change::Break(_)), "contiguous");
-        assert_eq!(compare(rw, page(0x1000 | 1 << 50)), Change::Tighten, "a guarded page forbids");
+        for (bit, what) in [(7, "read-only"), (50, "a guarded page"), (53, "PXN"), (54, "UXN")] {
+            assert_eq!(compare(rw, page(0x1000 | 1 << bit)), Change::Tighten, "{what} forbids");
+            assert_eq!(compare(page(0x1000 | 1 << bit), rw), Change::None, "{what} no longer");
+        }
+        let el0 = page(0x1040);
+        assert_eq!((compare(el0, rw), compare(rw, el0)), (Change::Tighten, Change::None), "EL0 may use it or not");
+        let non_secure = page(0x1020);
+        assert!(
+            matches!(compare(rw, non_secure), Change::Break(_)) && matches!(compare(non_secure, rw), Change::Break(_))
+        );
         let global = decode(0x1000 | 0x403, 3);
         assert!(matches!(compare(rw, global), Change::Break(_)), "a global entry over a non-global one");
         assert_eq!(compare(global, rw), Change::Tighten, "other ASIDs may keep the global one");
         let same = super::compare(&ro, &page(0x2080), 4096, &Plain(0, Alike::Other, true));
         assert_eq!(same, Change::Tighten);
+        for (old, new) in [(rw, page(0x2080)), (ro, page(0x2000))] {
+            let same = super::compare(&old, &new, 4096, &Plain(0, Alike::Other, true));
+            assert!(matches!(same, Change::Break(_)), "what may be written does not stay the same");
+        }
     }
 
     #[test]
@@ -194,6 +207,11 @@ mod tests {
         ] {
             assert_eq!(compare(old, &table, bbm, Alike::Same), expected, "level {bbm}");
             assert!(matches!(compare(old, &table, bbm, Alike::Other), Change::Break(_)), "level {bbm}");
+        }
+        let (page, run) = (decode(0x1c03, 3), decode(0x1c03 | 1 << 52, 3));
+        for (bbm, expected) in [(1, Change::Break("the contiguous bit")), (2, Change::Tighten), (3, Change::None)] {
+            assert_eq!(compare(&page, &run, bbm, Alike::Other), expected, "level {bbm}");
+            assert_eq!(compare(&run, &page, bbm, Alike::Other), expected, "level {bbm}");
         }
         assert_eq!(compare(&table, &block, 3, Alike::Same), Change::Tighten, "the table is owed an invalidation");
         assert_eq!(compare(&block, &table, 3, Alike::Less), Change::Tighten);

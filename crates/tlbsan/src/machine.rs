@@ -65,7 +65,7 @@ impl Root {
     /// The offset of `va` in the half, if it is there. Tags in the upper bits are dropped.
     pub fn offset(&self, va: u64) -> Option<u64> {
         let bits = u32::from(self.geometry.va_bits);
-        let upper = self.geometry.tagged && va >> 55 & 1 != 0;
+        let upper = va >> 55 & 1 != 0;
         let in_half = if self.geometry.stage2 { va >> bits == 0 } else { upper == (self.half == 1) };
         // Between the size of the half and bit 55 all bits must repeat it.
         let middle = (va << 8 >> 8) >> bits;
@@ -498,6 +498,46 @@ mod tests {
         assert_eq!((root.space, root.geometry.start_level, root.geometry.entries(1)), (Space::Stage2(9), 1, 1024));
         registers.write(Sysreg::VtcrEl2, 24);
         assert_eq!(registers.loaded(4), Err(Unmodelled::Size), "512 tables");
+    }
+
+    /// At `el` under `hcr`.
+    fn pe(el: u8, hcr: u64) -> Pe {
+        let mut pe = Pe { el, ..Pe::default() };
+        pe.effective.write(Sysreg::HcrEl2, hcr);
+        pe
+    }
+
+    #[test]
+    fn hcr_el2_makes_barriers_wider_below_el2_and_none_narrower() {
+        let at = |el, bsu: u64, dsb| pe(el, bsu << HCR_BSU).upgraded(dsb);
+        for el in [0, 1] {
+            assert_eq!([0, 1, 2, 3].map(|bsu| at(el, bsu, Dsb::Nsh)), [Dsb::Nsh, Dsb::Ish, Dsb::Osh, Dsb::Sy]);
+            assert_eq!([0, 1, 2, 3].map(|bsu| at(el, bsu, Dsb::Oshst)), [Dsb::Oshst, Dsb::Oshst, Dsb::Oshst, Dsb::St]);
+        }
+        assert_eq!([at(1, 1, Dsb::Nshld), at(1, 1, Dsb::NshNxs)], [Dsb::Ishld, Dsb::IshNxs]);
+        assert_eq!(at(2, 3, Dsb::Nsh), Dsb::Nsh);
+        let host = pe(0, 3 << HCR_BSU | 1 << HCR_TGE | 1 << HCR_E2H);
+        assert_eq!(host.upgraded(Dsb::Nsh), Dsb::Nsh, "EL0 of a host");
+    }
+
+    #[test]
+    fn hcr_el2_makes_operations_of_el1_broadcast() {
+        use tlbi::Target;
+        let forced = |el, regime| pe(el, 1 << HCR_FB).forced(Op::new(regime, Scope::Local, Target::All)).scope;
+        assert_eq!(forced(1, Regime::El10), Scope::Inner);
+        assert_eq!([forced(2, Regime::El10), forced(1, Regime::El2)], [Scope::Local; 2]);
+    }
+
+    #[test]
+    fn features_are_what_id_registers_say() {
+        let told = |register, value| {
+            let mut features = Features::default();
+            features.tell(register, value);
+            features
+        };
+        assert_eq!([0, 1, 2, 3].map(|it| told(IdRegister::Mmfr1, it << 36).ets2), [false, false, true, true]);
+        assert_eq!([0, 1, 2, 3].map(|it| u64::from(told(IdRegister::Mmfr2, it << 52).bbm)), [0, 1, 2, 3]);
+        assert_eq!([0, 1, 2, 3].map(|it| told(IdRegister::Isar0, it << 56).range), [false, false, true, true]);
     }
 
     #[test]

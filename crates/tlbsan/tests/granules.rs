@@ -203,6 +203,9 @@ fn a_leaf_remade() {
                 "{}: {seen:?}",
                 shape.name
             );
+            // Where that one names the address, too.
+            let covering = op("rvale1is", ASID << 48 | other << 46 | shape.va >> (10 + 2 * other) & ((1 << 37) - 1));
+            assert_eq!(remade(&shape, &[covering]), error(Cause::WrongTtl), "{}", shape.name);
         }
     }
 }

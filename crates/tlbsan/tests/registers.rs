@@ -8,6 +8,8 @@ const ROOT: u64 = 0x10_0000;
 const L1: u64 = 0x20_0000;
 const L2: u64 = 0x30_0000;
 const T: u64 = 0x40_0000;
+const OTHER_ROOT: u64 = 0x50_0000;
+const EMPTY: u64 = 0x60_0000;
 const ASID: u16 = 7;
 /// A valid page: AF, nG, inner shareable, EL0, writable, attribute 0.
 const PAGE: u64 = 0xf43;
@@ -85,6 +87,47 @@ fn hardware_may_be_given_access_flag_and_dirty_state_while_tables_are_in_use() {
             assert_eq!(told(&mut m), expected, "{tcr:#x} {page:#x}");
         }
     }
+}
+
+/// What is told when PE 1 loads tables with CnP, after PE 0 has been through `first`: registers, and the exception level from then on.
+fn loaded_beside(first: &[(Sysreg, u64, u8)], second: &[(Sysreg, u64, u8)]) -> Vec<Kind> {
+    let mut m = Machine::new(Config::default());
+    for (slot, entry) in [(ROOT, L1 | 3), (L1, L2 | 3), (L2, T | 3), (T, FRAME | PAGE), (OTHER_ROOT, L2 | 3)] {
+        m.store(0, slot, entry);
+    }
+    for (pe, steps) in [first, second].into_iter().enumerate() {
+        m.go_to(pe, 2);
+        for &(register, value, el) in steps {
+            m.write(pe, register, value);
+            m.go_to(pe, el);
+        }
+    }
+    m.take_violations().iter().map(|v| v.kind).collect()
+}
+
+#[test]
+fn pes_share_by_regime_half_and_asid() {
+    use Sysreg as S;
+    const CNP: u64 = 1;
+    let asid = |asid: u64| asid << 48;
+    let el1 = |ttbr0: u64, ttbr1: u64| {
+        let tcr = TCR & !(1 << 23) | 2 << 30;
+        [(S::TcrEl1, tcr, 2), (S::Ttbr0El1, ttbr0, 2), (S::Ttbr1El1, ttbr1, 2), (S::SctlrEl1, 1, 1)]
+    };
+    let other = el1(OTHER_ROOT | asid(7) | CNP, EMPTY);
+    assert_eq!(loaded_beside(&el1(ROOT | asid(7) | CNP, EMPTY), &other), [Kind::Asid]);
+    assert_eq!(loaded_beside(&el1(ROOT | asid(7), EMPTY | CNP), &other), [], "the other half");
+    let mut another_asid = el1(ROOT | asid(7), EMPTY).to_vec();
+    another_asid.push((S::Ttbr0El1, ROOT | asid(8) | CNP, 1));
+    assert_eq!(loaded_beside(&another_asid, &other), [], "another ASID");
+
+    let el2 = |ttbr0: u64, vttbr: u64| {
+        let stage2 = [(S::VtcrEl2, 24 | 1 << 6, 2), (S::VttbrEl2, vttbr, 2), (S::HcrEl2, 1, 1)];
+        [(S::TcrEl2, 16, 2), (S::Ttbr0El2, ttbr0, 2), (S::SctlrEl2, 1, 2)].into_iter().chain(stage2).collect::<Vec<_>>()
+    };
+    let other = [(S::TcrEl2, 16, 2), (S::Ttbr0El2, OTHER_ROOT | CNP, 2), (S::SctlrEl2, 1, 2)];
+    assert_eq!(loaded_beside(&el2(ROOT | CNP, EMPTY), &other), [Kind::Asid]);
+    assert_eq!(loaded_beside(&el2(ROOT, EMPTY | CNP), &other), [], "stage 2");
 }
 
 /// A page goes and comes with a local TLBI and a non-shareable DSB after it, at EL1 under `hcr`.

@@ -154,6 +154,19 @@ fn a_leaf_remade_is_told_with_its_cause() {
 }
 
 #[test]
+fn an_address_names_its_page_alone() {
+    let after = |va| {
+        let mut m = machine();
+        m.store(0, T + 8, 0);
+        flush(&mut m, Op::inner(by_va(va, ASID, true)));
+        m.store(0, T + 8, 0x20_1000 | PAGE);
+        verdicts(&mut m)
+    };
+    assert_eq!(after(VA + 0xfff), [(Kind::Remade, Cause::WrongRange, VA + 0x1000, 3)]);
+    assert_eq!(after(VA + 0x1fff), []);
+}
+
+#[test]
 fn a_leaf_invalidated_in_order_may_be_remade() {
     let mut m = machine();
     unmap(&mut m, false);

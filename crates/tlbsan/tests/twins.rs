@@ -356,6 +356,39 @@ fn a_page_of_el0_that_is_used_before_the_isb_is_advice() {
     assert_eq!(found, [("stale-access", tlbsan::Cause::NotSynchronised, Severity::Advice)]);
 }
 
+#[test]
+fn after_reset_memory_attributes_are_new() {
+    let mut m = el1();
+    m.reset(0);
+    m.write(0, Sysreg::MairEl1, 0x44);
+    run(&mut m, "msr tcr_el1 t0sz=10; msr ttbr0_el1 a7.root; msr sctlr_el1 on; isb");
+    let found: Vec<_> = m.take_violations().into_iter().map(|v| v.kind).collect();
+    assert_eq!(found, [tlbsan::Kind::Asid], "and nothing of the change");
+}
+
+/// A PE is at EL1 then, until it says otherwise.
+#[test]
+fn after_reset_a_pe_is_at_el1() {
+    let mut m = el1();
+    m.go_to(0, 2);
+    m.reset(0);
+    run(&mut m, "msr tcr_el1 t0sz=10; msr ttbr0_el1 a7.root; msr sctlr_el1 on; isb");
+    assert_eq!(m.take_violations().len(), 1);
+}
+
+#[test]
+fn after_reset_el2_holds_anything_whether_it_has_guests_or_not() {
+    for (first, expected) in [("", 1), ("tlbi alle2; dsb nsh;", 0), ("tlbi alle1; dsb nsh;", 1)] {
+        let mut m = machine(World::Reset, "");
+        m.reset(0);
+        m.go_to(0, 2);
+        m.write(0, Sysreg::HcrEl2, 1);
+        run(&mut m, &format!("{first} msr tcr_el2 t0sz=10; msr ttbr0_el2 a0.root; msr sctlr_el2 on; isb"));
+        let found: Vec<_> = m.take_violations().into_iter().map(|v| v.kind).collect();
+        assert_eq!(found, vec![tlbsan::Kind::Asid; expected], "{first}");
+    }
+}
+
 /// HCR_EL2, VTCR_EL2, VTTBR_EL2 and the registers of EL1, for a guest whose tables stay in place.
 fn prepare_guest(m: &mut Machine, hcr: u64, asid: u16) {
     m.store(0, table("s2root") + 8, 1 << 30 | 0x7fd);

@@ -273,8 +273,8 @@ impl Model {
     fn check_unknown<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
         let pe = now.event.pe;
         let which = usize::from(EL2.contains(&place));
-        // What a guest finds under stage 2 is its host's business.
-        let guest = place == STAGE2 || (which == 0 && self.pes[pe].effective.has_stage2());
+        // Stage 2, and what a guest finds under it, are its host's business.
+        let guest = which == 0 && self.pes[pe].effective.has_stage2();
         let Some(since) = self.pes[pe].unknown[which].take_if(|_| !guest) else { return };
         let waits = |effect: &Effect| {
             effect.reach >> pe & 1 != 0 && effect.time > since && affected(effect).any(|other| other == which)

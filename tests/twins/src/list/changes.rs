@@ -116,6 +116,12 @@ pub(super) const SCOPE_AND_OPERAND: &[Twin] = &[
         &["remade wrong-ttl va+0 level 3"],
     ),
     right("str pte 0; dsb ishst; tlbi vale1is va ttl=1.3; dsb ish; str pte page:2"),
+    // A table entry stands above the leaf that the hint is about.
+    broken(
+        "str pmd1 table:t2; str pmd1 0; dsb ishst; tlbi vae1is va+200000 ttl=1.2; dsb ish; str pmd1 table:empty",
+        &["remade wrong-ttl va+200000 level 2"],
+    ),
+    right("str pmd1 table:t2; str pmd1 0; dsb ishst; tlbi vae1is va+200000 ttl=1.3; dsb ish; str pmd1 table:empty"),
     // Ranges.
     broken(
         "str pte 0; dsb ishst; tlbi rvale1is va+1000*2; dsb ish; str pte page:2",
@@ -192,6 +198,7 @@ pub(super) const FEAT_BBM: &[Twin] = &[
     broken("id bbm 2; str t2.5 page:9; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"]),
     broken("id bbm 3; str t2.5 page:9; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"])
         .only_simulated(NO_LEVEL_3),
+    broken("id bbm 2; str t2.5 part:5,g; str pmd1 table:t2", &["live-change not-broken-first va+200000 level 2"]),
     // What was cached of the block before still counts at level 2; at level 3 it says the same as the pages.
     right("id bbm 2; str pmd1 table:t2; str t2.5 0; dsb ishst; tlbi vale1is va+205000; dsb ish; str t2.5 page:9"),
     broken(

@@ -127,6 +127,10 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
         "msr hcr_el2 vm+fb; isb; str pte 0; dsb ishst; tlbi vale1 va; dsb ish; str pte 1f43",
         &["remade local-only va+0 level 3"],
     ),
+    broken(
+        "msr hcr_el2 vm+bsu; isb; str pte 0; dsb nshst; tlbi vale1is va; dsb ish; str pte 1f43",
+        &["remade not-ordered va+0 level 3"],
+    ),
     // The 2019 bug, in a guest.
     broken(
         "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; tlbi vale1is va+1000; dsb ish; str pmd table:t2",
