@@ -130,6 +130,29 @@ fn pes_share_by_regime_half_and_asid() {
     assert_eq!(loaded_beside(&el2(ROOT, EMPTY | CNP), &other), [], "stage 2");
 }
 
+#[test]
+fn what_is_stale_in_one_half_says_nothing_of_a_new_root_for_the_other() {
+    for (stale, expected) in [(Sysreg::Ttbr1El1, vec![]), (Sysreg::Ttbr0El1, vec![Kind::Asid])] {
+        let mut m = Machine::new(Config::default());
+        for (slot, entry) in [(ROOT, L1 | 3), (L1, L2 | 3), (L2, T | 3), (T, FRAME | PAGE), (OTHER_ROOT, L2 | 3)] {
+            m.store(0, slot, entry);
+        }
+        let asid = u64::from(ASID) << 48;
+        m.write(0, Sysreg::TcrEl1, TCR & !(1 << 23) | 2 << 30);
+        m.write(0, Sysreg::Ttbr0El1, EMPTY | asid);
+        m.write(0, Sysreg::Ttbr1El1, EMPTY);
+        m.write(0, stale, ROOT | asid);
+        m.write(0, Sysreg::SctlrEl1, 1);
+        m.isb(0);
+        for slot in [T, L2, L1, ROOT] {
+            m.store(0, slot, 0);
+        }
+        m.write(0, Sysreg::Ttbr0El1, OTHER_ROOT | asid);
+        m.isb(0);
+        assert_eq!(m.take_violations().iter().map(|v| v.kind).collect::<Vec<_>>(), expected, "{stale:?}");
+    }
+}
+
 /// A page goes and comes with a local TLBI and a non-shareable DSB after it, at EL1 under `hcr`.
 fn flushed_locally(hcr: u64, before: Dsb, after: Dsb) -> Vec<(Kind, Cause)> {
     let mut m = machine(FRAME | PAGE, Sysreg::HcrEl2, [hcr; 2]);

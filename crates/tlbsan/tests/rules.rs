@@ -154,6 +154,17 @@ fn a_leaf_remade_is_told_with_its_cause() {
 }
 
 #[test]
+fn an_access_that_went_wrong_is_told_once() {
+    let mut m = common::machine(Config { tell_all: true, ..Config::default() });
+    m.store(0, T, 0x10_0000 | PAGE);
+    m.run_in(0, ROOT, ASID);
+    for (pa, expected) in [(0x20_0000, 1), (0x20_0000, 0), (0x30_0000, 1)] {
+        m.access(0, VA, pa, tlbsan::AccessKind::Load);
+        assert_eq!(verdicts(&mut m).len(), expected);
+    }
+}
+
+#[test]
 fn an_address_names_its_page_alone() {
     let after = |va| {
         let mut m = machine();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tlbi::{Form, Granule, Mnemonic, Op, Pages, Regime, Target};
 use tlbsan::report::{Record, Severity, Violation};
 use tlbsan::sim::{Machine, TCR};
-use tlbsan::{AccessKind, Config, Hint, IdRegister, Sysreg};
+use tlbsan::{AccessKind, Cause, Config, Hint, IdRegister, Sysreg};
 use twins::{
     ASID, AWAY, Access, Area, BASE_TABLES, GROUPS, Group, MAIR, Need, Register, Statement, Step, VMID, Value, World,
     Written, words,
@@ -357,6 +357,50 @@ fn a_page_of_el0_that_is_used_before_the_isb_is_advice() {
 }
 
 #[test]
+fn what_was_executed_before_a_reset_does_not_clean_the_tlb_after_it() {
+    for (sequence, expected) in [
+        ("reset; 1: tlbi vmalle1is; 1: dsb ish", None),
+        ("1: tlbi vmalle1is; reset; 1: dsb ish", Some(Cause::NoInvalidation)),
+        // What is in flight.
+        ("reset; 1: tlbi vmalle1is", Some(Cause::NotCompleted)),
+        ("1: tlbi vmalle1is; reset", Some(Cause::NoInvalidation)),
+        ("reset; 1: tlbi vmalle1", Some(Cause::NoInvalidation)),
+    ] {
+        let mut m = el1();
+        run(&mut m, &format!("{sequence}; msr tcr_el1 t0sz=10; msr ttbr0_el1 a7.root; msr sctlr_el1 on; isb"));
+        assert_eq!(m.take_violations().iter().map(|v| v.cause).next(), expected, "{sequence}");
+    }
+}
+
+#[test]
+fn what_a_root_was_told_to_clash_with_is_not_held_against_the_pe_again() {
+    let mut m = el1();
+    run(&mut m, "str root2.0 table:other; msr ttbr0_el1 a7.root2; isb");
+    assert_eq!(m.take_violations().len(), 1);
+    run(&mut m, "str pte page:2");
+    assert_eq!(m.take_violations()[0].pes, [1]);
+}
+
+#[test]
+fn a_context_that_all_have_left_ends_with_its_asid_but_for_globals() {
+    for (setup, contexts) in [("", 1), ("str pte2 page:2,g", 2)] {
+        let mut m = machine(World::El1, setup);
+        run(&mut m, "msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi aside1is; dsb ish");
+        assert_eq!(m.model().shadow().contexts(), contexts, "{setup}");
+    }
+}
+
+#[test]
+fn memory_attributes_of_el2_are_those_of_mair_el2() {
+    for (register, expected) in [(Sysreg::MairEl1, 0), (Sysreg::MairEl2, 1)] {
+        let mut m = machine(World::El2, "");
+        m.write(0, register, 0x44);
+        m.isb(0);
+        assert_eq!(m.take_violations().len(), expected, "{register:?}");
+    }
+}
+
+#[test]
 fn after_reset_memory_attributes_are_new() {
     let mut m = el1();
     m.reset(0);
@@ -518,6 +562,25 @@ fn a_stale_access_shows_both_addresses() {
 }
 
 #[test]
+fn what_stage_1_gives_is_no_physical_address() {
+    let mut m = machine(World::GuestMmuOn, "str pte f43");
+    m.go_to(0, 1);
+    m.access(0, twins::VA, 0, AccessKind::Load);
+    assert_eq!(m.take_violations().iter().map(|v| v.kind).collect::<Vec<_>>(), [tlbsan::Kind::StaleAccess]);
+}
+
+#[test]
+fn the_asid_of_el2_finds_nothing_of_el1() {
+    let mut m = el1();
+    m.write(0, Sysreg::HcrEl2, 1 << 34);
+    m.write(0, Sysreg::TcrEl2, TCR);
+    m.write(0, Sysreg::Ttbr0El2, table("empty") | u64::from(ASID) << 48);
+    m.write(0, Sysreg::SctlrEl2, 1);
+    run(&mut m, "str root2.0 table:other; str pte 0; msr ttbr0_el1 a9.root2; isb; read va frame:0");
+    assert_eq!(m.take_violations().iter().map(|v| v.kind).collect::<Vec<_>>(), [tlbsan::Kind::StaleAccess]);
+}
+
+#[test]
 fn an_operation_for_an_asid_that_nobody_ran_is_a_cost() {
     for (sequence, expected) in [("tlbi aside1is asid=9", 1), ("tlbi aside1is", 0)] {
         let mut m = el1();
@@ -543,4 +606,9 @@ fn who_may_hold_what() {
     assert_eq!(held(&format!("tlbi aside1is; {away} dsb ish;")), [0, 1]);
     assert_eq!(held(&format!("{away} tlbi aside1; dsb ish;")), [0, 1], "a local one does not reach it");
     assert_eq!(held(&format!("{away} tlbi aside1is;")), [0, 1], "not complete");
+    // Not even what has become stale since it was executed.
+    assert_eq!(held(&format!("{away} tlbi aside1is; str pte 0; dsb ish;")), [0]);
+    let mut m = machine(World::Guest, "");
+    run(&mut m, "1: msr vttbr_el2 a4.empty; 1: isb; tlbi vmalls12e1is; str s2t.0 0; dsb ish; str s2t.0 s2page:2");
+    assert_eq!(m.take_violations()[0].pes, [0], "stage 2");
 }

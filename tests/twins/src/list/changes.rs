@@ -267,6 +267,11 @@ pub(super) const CLAIMED: &[Twin] = &[
     // It still says what it said, or permits more: a spurious fault at most.
     right("str pte page:0,o; claim va 1000"),
     right("str pte page:0,r; dsb ishst; tlbi vale1is va; dsb ish; str pte page:0,o; claim va 1000"),
+    // A page that stood alone, and one that was global.
+    broken("id bbm 2; str pte page:0,c; claim va 1000", &["claimed no-invalidation va+0 level 3"]),
+    right("id bbm 2; str pte page:0,c; dsb ishst; tlbi vale1is va; dsb ish; claim va 1000"),
+    broken("str pte2 page:2,g; str pte2 page:2; claim va+2000 1000", &["claimed no-invalidation va+2000 level 3"]),
+    right("str pte2 page:2,g; str pte2 page:2; dsb ishst; tlbi vale1is va+2000; dsb ish; claim va+2000 1000"),
     broken(
         "str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vale1is va; dsb ish; free t",
         &["claimed leaf-only va+0 level 2"],

@@ -1,6 +1,6 @@
 //! Guests: stage 2, and stage 1 under it.
 
-use super::{WRONG, broken, right};
+use super::{FORGETS, WRONG, broken, right};
 use crate::Twin;
 
 pub(super) const STAGE_2: &[Twin] = &[
@@ -203,6 +203,9 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
         "str other.8 table:t2; str t2.0 table:empty; str empty.0 c43; str root2.0 table:other; msr ttbr0_el1 a9.root2; \
          msr tcr_el1 ds=1; el 1; el 2; str empty.0 0; dsb ishst; tlbi rvale1is va*2 ds asid=9; dsb ish; str empty.0 1c43",
     ),
+    // Memory attributes are another guest's.
+    broken("msr mair_el1 attr0=44; el 1; el 2", &["live-change not-broken-first 0 whole"]),
+    right("msr vttbr_el2 a5.s2root; msr mair_el1 attr0=44; el 1; el 2"),
     // The same tables read in another way.
     broken(
         "str root2.0 table:other; msr ttbr0_el1 a9.root2; el 1; el 2; msr tcr_el1 ds=1; el 1; el 2",
@@ -215,6 +218,34 @@ pub(super) const STAGE_1_UNDER_STAGE_2: &[Twin] = &[
     // Accesses go through both.
     right("el 1; read va+10 frame:0+10; read va+1010 frame:1+10; el 2"),
     broken("el 1; read va+10 frame:1+10; el 2", &["stale-access no-invalidation va+0 level 3"]).only_simulated(WRONG),
+    // After a verdict about stage 2 its guest's accesses say nothing new.
+    broken(
+        "el 1; read va+10 frame:0+10; el 2; str s2t.0 s2page:2; el 1; read va+10 frame:0+10; el 2",
+        &["live-change not-broken-first 0 level 3"],
+    ),
+    // What was combined and is gone from this PE, or is another guest's, explains no address.
+    broken(
+        "str s2t.0 0; dsb ishst; tlbi vmalls12e1; dsb nsh; el 1; read va+10 frame:0+10; el 2",
+        &["stale-access no-invalidation va+0 level 3"],
+    )
+    .only_simulated(FORGETS),
+    broken(
+        "str s2t2.0 table:t2; str t2.5 s2page:5; msr vttbr_el2 a5.s2other; el 1; el 2; str t2.5 0; msr vttbr_el2 a3.s2root; el 1; \
+         read va+10 frame:5+10; el 2",
+        &["stale-access no-invalidation va+0 level 3"],
+    )
+    .only_simulated(WRONG),
+    // A stale table entry with nothing below it explains no address.
+    broken(
+        "str pmd1 table:t2; str pmd1 0; el 1; read va+200010 frame:5+10; el 2",
+        &["stale-access no-invalidation va+200000 level 3"],
+    )
+    .only_simulated(WRONG),
+    // Where the old entry led through stage 2 is not known.
+    right(
+        "id ets2 0; el 1; str pte2 f03; str pte2 0; dsb ishst; tlbi vale1is va+2000; dsb ish; str pte2 1f03; dsb ish; \
+         read va+2010 frame:1+10; el 2",
+    ),
     // The root of stage 2 is another one, and so the PE should find nothing there.
     broken(
         "el 1; read va+10 frame:0+10; el 2; msr vttbr_el2 a3.s2other; el 1; read va+10 frame:0+10; el 2",
@@ -331,6 +362,12 @@ pub(super) const GUEST_ACCESS: &[Twin] = &[
         "el 1; read ipa+10 frame:0+10; el 2; msr vttbr_el2 a5.s2other; isb; tlbi alle1is; dsb ish; msr vttbr_el2 a3.s2other; \
          el 1; read ipa+10 fault; el 2",
     ),
+    // A verdict about one guest says nothing of another's accesses.
+    broken(
+        "str s2t.0 s2page:2; msr vttbr_el2 a5.s2root; el 1; read ipa+10 frame:0+10; el 2",
+        &["live-change not-broken-first 0 level 3", "stale-access no-invalidation 0 level 3"],
+    )
+    .only_simulated(WRONG),
     broken("el 1; read ipa+10 frame:1+10; el 2", &["stale-access no-invalidation 0 level 3"]).only_simulated(WRONG),
     right("el 1; read ipa+10 frame:0+10; el 2; str s2t.0 0; dsb ishst; el 1; read ipa+10 frame:0+10; el 2"),
 ];

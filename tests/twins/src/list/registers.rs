@@ -32,6 +32,15 @@ pub(super) const ASID: &[Twin] = &[
         "str root2.0 table:other; msr ttbr0_el1 a9.empty; isb; tlbi aside1is asid=8; dsb ish; msr ttbr0_el1 a7.root2; isb",
         &["asid no-invalidation 0 level 0"],
     ),
+    // What is in flight is for another ASID, or for another PE.
+    broken(
+        "str root2.0 table:other; msr ttbr0_el1 a9.empty; isb; tlbi aside1is asid=8; msr ttbr0_el1 a7.root2; isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
+    broken(
+        "str root2.0 table:other; msr ttbr0_el1 a9.empty; isb; 1: tlbi aside1; msr ttbr0_el1 a7.root2; isb",
+        &["asid no-invalidation 0 level 0"],
+    ),
     // PEs that have left the space hold nothing of it after an invalidation by ASID, but for globals.
     broken(
         "str pte2 page:2,g; msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; tlbi aside1is; dsb ish; \
@@ -309,6 +318,29 @@ pub(super) const STALE_ACCESS: &[Twin] = &[
     .only_simulated(WRONG),
     // What a verdict was given about is not told again.
     broken("read va frame:0; str pte page:2; read va frame:0", &["live-change not-broken-first va+0 level 3"]),
+    // Advice is no verdict.
+    broken(
+        "id ets2 0; str pte page:0; str pte 0; dsb ishst; tlbi vale1is va; dsb ish; str pte page:2; dsb ish; \
+         read va+10 frame:2+10; isb; read va+10 frame:0+10",
+        &["stale-access no-invalidation va+0 level 3"],
+    )
+    .only_simulated(FORGETS),
+    // Until everything was invalidated everywhere.
+    broken(
+        "str pte page:2; dsb ishst; tlbi vmalle1is; dsb ish; isb; read va frame:0",
+        &["live-change not-broken-first va+0 level 3", "stale-access no-invalidation va+0 level 3"],
+    )
+    .only_simulated(FORGETS),
+    broken(
+        "str pte page:2; dsb ishst; tlbi vmalle1; dsb ish; isb; read va frame:0",
+        &["live-change not-broken-first va+0 level 3"],
+    )
+    .only_simulated(FORGETS),
+    broken(
+        "str pte page:2; dsb ishst; tlbi aside1is; dsb ish; isb; read va frame:0",
+        &["live-change not-broken-first va+0 level 3"],
+    )
+    .only_simulated(FORGETS),
     // Registers may take effect early.
     right("read va frame:0; msr ttbr0_el1 a9.empty; read va frame:0"),
 ];
