@@ -47,6 +47,7 @@ fn memory_types_are_what_mair_says() {
     assert_eq!(changed([0x44_ffff; 2], PAGE, third), [LIVE]);
     assert_eq!(changed([0x44_ffff, 0x44_ff44], PAGE, second), [LIVE], "not on every PE");
     assert_eq!(changed([0, 0], PAGE, second), [LIVE], "MAIR not known");
+    assert_eq!(changed([0x44_ffff, 0], PAGE, second), [LIVE], "not known of one PE");
     assert_eq!(changed([0xf0ff; 2], PAGE, second), [], "tagged memory");
     // Shareability: nobody heeds it but for Normal cacheable memory.
     let outer = |page: u64| page & !0x300 | 0x200;

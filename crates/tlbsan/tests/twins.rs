@@ -562,6 +562,21 @@ fn a_stale_access_shows_both_addresses() {
 }
 
 #[test]
+fn shareability_of_stage_2_counts_for_normal_cacheable_memory_alone() {
+    for (attributes, expected) in [("", 1), ("u", 0)] {
+        let mut m = machine(World::Guest, "");
+        run(&mut m, &format!("str s2t.2 s2page:2,{attributes}; str s2t.2 s2page:2,{attributes}l"));
+        assert_eq!(m.take_violations().len(), expected, "{attributes}");
+    }
+}
+
+#[test]
+fn a_block_without_nt_breaks_a_claim_where_one_with_nt_stands() {
+    let seen = verdicts(&mut el1(), "str pmd1 block:0; str pmd1 block:0,n; claim va+200000 1000");
+    assert_eq!(seen, ["claimed no-invalidation va+200000 level 2".to_owned()].into());
+}
+
+#[test]
 fn what_stage_1_gives_is_no_physical_address() {
     let mut m = machine(World::GuestMmuOn, "str pte f43");
     m.go_to(0, 1);
