@@ -44,3 +44,26 @@ pub fn same_memory(mut mairs: impl Iterator<Item = u64>, a: &Leaf, b: &Leaf) -> 
 pub fn same_memory_at_stage_2(a: &Leaf, b: &Leaf) -> bool {
     a.attr_index == b.attr_index && (a.attr_index >> 2 == 0 || a.attr_index == 0b0101)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+
+    #[test]
+    fn at_stage_2_shareability_counts_for_normal_cacheable_memory_alone() {
+        let geometry = Geometry { stage2: true, ..Geometry::stage1(12, 40).expect("a geometry") };
+        let leaf = |attribute: u64, shareability: u64| match Descriptor::decode(
+            0x403 | attribute << 2 | shareability << 8,
+            3,
+            &geometry,
+        ) {
+            Descriptor::Leaf(leaf) => leaf,
+            other => panic!("no leaf: {other}"),
+        };
+        for (attribute, same) in [(0b0000, true), (0b0011, true), (0b0101, true), (0b0110, false), (0b1111, false)] {
+            assert_eq!(same_memory_at_stage_2(&leaf(attribute, 0), &leaf(attribute, 3)), same, "{attribute:#06b}");
+        }
+        assert!(!same_memory_at_stage_2(&leaf(0b0000, 0), &leaf(0b0101, 0)), "another type");
+    }
+}
