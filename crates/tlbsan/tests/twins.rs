@@ -571,6 +571,16 @@ fn shareability_of_stage_2_counts_for_normal_cacheable_memory_alone() {
 }
 
 #[test]
+fn a_stale_table_below_a_new_block_is_an_error() {
+    let gone = "str pmd1 table:t2; str pud 0; dsb ishst; tlbi vae1is va; tlbi vae1is va+1000";
+    let error = "remade no-invalidation va+200000 level 2".to_owned();
+    for (more, expected) in [("", [error].into()), ("tlbi vae1is va+200000;", [].into())] {
+        let seen = verdicts(&mut el1(), &format!("{gone}; {more} dsb ish; str pud 40000f41"));
+        assert_eq!(seen, expected, "{more}");
+    }
+}
+
+#[test]
 fn a_block_without_nt_breaks_a_claim_where_one_with_nt_stands() {
     let seen = verdicts(&mut el1(), "str pmd1 block:0; str pmd1 block:0,n; claim va+200000 1000");
     assert_eq!(seen, ["claimed no-invalidation va+200000 level 2".to_owned()].into());
@@ -621,6 +631,7 @@ fn who_may_hold_what() {
     assert_eq!(held(&format!("tlbi aside1is; {away} dsb ish;")), [0, 1]);
     assert_eq!(held(&format!("{away} tlbi aside1; dsb ish;")), [0, 1], "a local one does not reach it");
     assert_eq!(held(&format!("{away} tlbi aside1is;")), [0, 1], "not complete");
+    assert_eq!(held(&format!("tlbi aside1is; {away} tlbi aside1is; dsb ish;")), [0], "one DSB completes both");
     // Not even what has become stale since it was executed.
     assert_eq!(held(&format!("{away} tlbi aside1is; str pte 0; dsb ish;")), [0]);
     let mut m = machine(World::Guest, "");
