@@ -277,10 +277,21 @@ pub(super) const CLAIMED: &[Twin] = &[
         &["claimed leaf-only va+0 level 2"],
     ),
     right("str pte 0; str pte1 0; str pmd 0; dsb ishst; tlbi vae1is va; dsb ish; free t"),
-    // What a table entry forbids all that is below it (APTable) is cached with the table entry.
+    // What a table entry forbids all that is below it (APTable) is cached with the table entry, and with the leaves below it.
     broken(
         "str pmd table:t,h; dsb ishst; tlbi vale1is va; dsb ish; claim va 1000",
         &["claimed leaf-only va+0 level 2"],
     ),
     right("str pmd table:t,h; dsb ishst; tlbi vae1is va; dsb ish; claim va 1000"),
+    // Each goes by its own address, or all go at once.
+    broken(
+        "str pmd table:t,h; dsb ishst; tlbi vae1is va; dsb ish; claim va+1000 1000",
+        &["claimed no-invalidation va+1000 level 3"],
+    ),
+    right("str pmd table:t,h; dsb ishst; tlbi vae1is va; tlbi vae1is va+1000; dsb ish; claim va 2000"),
+    right("str pmd table:t,h; dsb ishst; tlbi vae1is va; dsb ish; tlbi vale1is va+1000; dsb ish; claim va 2000"),
+    right("str pmd table:t,h; dsb ishst; tlbi vmalle1is; dsb ish; claim va 2000"),
+    right("str pmd table:t,h; dsb ishst; tlbi aside1is; dsb ish; claim va 2000"),
+    // A page that forbids it by itself says what it said.
+    right("str pte2 page:2,k; str pmd table:t,h; dsb ishst; tlbi vae1is va; dsb ish; claim va+2000 1000"),
 ];
