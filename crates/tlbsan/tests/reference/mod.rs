@@ -113,6 +113,7 @@ impl Entry {
 }
 
 /// What a slot held before a store that walkers may not have seen yet.
+#[derive(Clone)]
 struct Unseen {
     at: Time,
     pe: usize,
@@ -179,7 +180,7 @@ impl Seen {
 }
 
 /// The reference.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Reference {
     now: Time,
     /// The level of FEAT_BBM.
