@@ -153,13 +153,12 @@ impl Residues {
         let missed = |cut_off| !self.is_visible(cut_off, domain, issuer);
         let hangs = what.through.is_some() && residue.detached.map_or_else(stands, missed);
         // Another member of its run stands for it there, if walks come there still.
-        let in_run = |above: &Residue| {
-            stands_in_run(residue, shadow, above.what.entry.forbids()) && linked_here(residue, shadow).is_none()
-        };
+        let in_run = |forbidden| stands_in_run(residue, shadow, forbidden) && linked_here(residue, shadow).is_none();
         let start = what.table_start();
         let leads = |above: &&Residue| {
             let there = (above.what.context, above.what.start) == (what.context, start);
-            above.what.level < what.level && there && (hangs || in_run(above))
+            let forbidden = above.what.entry.forbids();
+            above.what.level < what.level && there && (hangs && what.says(forbidden) || in_run(forbidden))
         };
         table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
     }

@@ -82,8 +82,7 @@ impl Reference {
             let hides = |since: &Time| self.unseen.iter().any(|it| it.at == *since && self.is_hidden(it, pe, domain));
             let stays = |e: &Entry| walks(&tops, e) && self.stale.get(e).is_some_and(hides);
             let after = known.cached.iter().filter(|(e, _)| !it.removes(e) || stays(e));
-            let after = after.map(|(e, time)| (*e, if stays(e) { at } else { *time })).collect();
-            self.pes[pe].cached = after;
+            self.pes[pe].cached = after.map(|(e, time)| (*e, if stays(e) { at } else { *time })).collect();
         }
         self.fetch(domain, &before);
         self.issuing = None;

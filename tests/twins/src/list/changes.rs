@@ -54,6 +54,12 @@ pub(super) const ORDER_AND_COMPLETION: &[Twin] = &[
         &["remade not-ordered va+0 level 3"],
     ),
     right("str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
+    // What is changed in an unlinked table is read there again once that is linked, by who misses the store.
+    broken(
+        "str pmd 0; dsb ishst; str pte 0; str pmd table:t; tlbi vae1is va; dsb ish; str pte page:2",
+        &["remade not-ordered va+0 level 3"],
+    ),
+    right("str pmd 0; dsb ishst; str pte 0; str pmd table:t; dsb ishst; tlbi vae1is va; dsb ish; str pte page:2"),
     broken("str pte 0; 1: tlbi vale1is va; 1: dsb ish; str pte page:2", &["remade not-ordered va+0 level 3"]),
     broken(
         "1: dsb ish; str pte 0; 1: tlbi vale1is va; 1: dsb ish; str pte page:2",
