@@ -7,7 +7,7 @@ use crate::event::World;
 use crate::geometry::{Geometry, Space};
 use crate::hash::FastMap;
 use crate::machine::PeSet;
-use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId, member};
+use crate::residue::{MAX_OPEN, Removed, Residue, ResidueId, Tag, member};
 use crate::rules::remade::Tables;
 use crate::rules::{live_change, reused};
 use crate::shadow::{ContextId, MAX_TABLES, Parent, Span, Spans, TablePage, WATCHED};
@@ -105,8 +105,17 @@ struct Cut {
     writer: Option<usize>,
     /// PEs that may still come there.
     pes: PeSet,
+    /// The tag under which they do; `None`: any.
+    under: Option<Tag>,
     /// What the way there forbids now, if it is a way still.
     still: Option<u8>,
+}
+
+impl Cut {
+    /// Whether walks there fill in what is tagged so.
+    fn fills(&self, tag: Tag) -> bool {
+        self.under.is_none_or(|under| tag == under || !matches!(tag, Tag::Asid(_) | Tag::AnyAsid))
+    }
 }
 
 impl Model {
@@ -194,7 +203,7 @@ impl Model {
         for (span, change) in spans.iter().zip(changes) {
             // What leads to the same table still leads to all that is below.
             let still = (!gone && leaves.is_none()).then_some(span.forbids | after.forbids());
-            let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX, still };
+            let cut = Cut { slot: slot.pa(), through: None, writer, pes: PeSet::MAX, under: None, still };
             if before.is_cacheable() && (gone || change == Change::Tighten) {
                 let old = before.under(span.forbids);
                 let id = self.open(now, slot, *span, (edit.old.0, old), cut);
@@ -230,7 +239,7 @@ impl Model {
             let elsewhere = self.leading_from_elsewhere(leading_here, slot.table);
             for id in leading_here.iter().filter(|id| !before.is_cacheable() || !elsewhere.contains(id)) {
                 let pes = self.residues.get(*id).map_or(0, Residue::pes);
-                self.refill_below(now, *id, pes);
+                self.refill_below(now, *id, pes, None);
             }
         }
     }
@@ -479,14 +488,20 @@ impl Model {
         }
     }
 
-    /// PEs may fetch again what a table residue leads to: they hold that, too, if they did not.
-    pub(super) fn refill_below<W: World>(&mut self, now: &mut Now<'_, W>, above: ResidueId, pes: PeSet) {
+    /// PEs that walk under a tag, or any (`None`), may fetch again what a table residue leads to: they hold that, too, if they did not.
+    pub(super) fn refill_below<W: World>(
+        &mut self,
+        now: &mut Now<'_, W>,
+        above: ResidueId,
+        pes: PeSet,
+        under: Option<Tag>,
+    ) {
         // A PE may come back again and again.
         self.residues.forget_ended_children(above);
         let Some(residue) = self.residues.get(above) else { return };
         let Some(next) = residue.what.entry.next() else { return };
         let what = residue.what;
-        let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes, still: None };
+        let cut = Cut { slot: what.cut, through: Some(above), writer: residue.writer(), pes, under, still: None };
         let Some(table) = self.shadow.table(next).filter(|table| table.level == what.level + 1) else { return };
         let inside = cacheable(next, table);
         // Where it leads to the same table still, what that forbids now.
@@ -502,7 +517,8 @@ impl Model {
             }
             let child = match known.get(&start).filter(|(held, _)| *held == entry).map(|(_, id)| *id) {
                 Some(child) => {
-                    let holders = self.shadow.holders(what.context, &entry, 0);
+                    let mut holders = self.shadow.holders(what.context, &entry, 0);
+                    holders.retain(|(tag, _)| cut.fills(*tag));
                     self.residues.hold(child, above, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
                     Some(child)
                 }
@@ -514,7 +530,7 @@ impl Model {
                 }
             };
             if let Some(child) = child {
-                self.refill_below(now, child, pes);
+                self.refill_below(now, child, pes, under);
             }
         }
     }
@@ -552,7 +568,7 @@ impl Model {
     ) -> Option<ResidueId> {
         let mut holders = self.shadow.holders(span.context, &entry, span.since);
         holders.iter_mut().for_each(|(_, pes)| *pes &= cut.pes);
-        holders.retain(|(_, pes)| *pes != 0);
+        holders.retain(|(tag, pes)| *pes != 0 && cut.fills(*tag));
         if holders.is_empty() {
             return None;
         }

@@ -205,15 +205,16 @@ impl Residue {
         self.holders.iter().fold(0, |set, holder| set | holder.pes)
     }
 
-    /// The operations in flight, each with the PEs from which it removes this under every tag.
-    fn going(&self) -> Vec<(usize, Op, PeSet)> {
-        let all = self.holders.iter().flat_map(|holder| &holder.in_flight);
+    /// The operations in flight, each with the PEs from which it removes all that leads to what is tagged so.
+    fn going(&self, tag: Tag) -> Vec<(usize, Op, PeSet)> {
+        let leads = |holder: &&Holder| !matches!(tag, Tag::Asid(_) | Tag::AnyAsid) || holder.tag == tag;
+        let all = self.holders.iter().filter(leads).flat_map(|holder| &holder.in_flight);
         let reach = |tlbi: &InFlight| {
             let same = |other: &&InFlight| (other.issuer, other.op) == (tlbi.issuer, tlbi.op);
             let left = |holder: &Holder| {
                 holder.pes & !holder.in_flight.iter().filter(same).fold(0, |set, tlbi| set | tlbi.reach)
             };
-            !self.holders.iter().map(left).fold(0, |set, left| set | left)
+            !self.holders.iter().filter(leads).map(left).fold(0, |set, left| set | left)
         };
         all.map(|tlbi| (tlbi.issuer, tlbi.op, reach(tlbi))).collect()
     }
@@ -407,7 +408,7 @@ impl Residues {
     /// them which removes `above` as well.
     pub fn hold(&mut self, id: ResidueId, above: ResidueId, more: impl Iterator<Item = (Tag, PeSet)>) {
         for (tag, pes) in more.filter(|(_, pes)| *pes != 0) {
-            let all_gone = self.get(above).map_or(Vec::new(), Residue::going);
+            let all_gone = self.get(above).map_or(Vec::new(), |above| above.going(tag));
             let Some(residue) = self.slab.get_mut(id) else { return };
             match residue.holders.iter_mut().find(|holder| holder.tag == tag) {
                 Some(holder) => {

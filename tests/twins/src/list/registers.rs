@@ -20,6 +20,19 @@ pub(super) const RESET: &[Twin] = &[
 ];
 
 pub(super) const ASID: &[Twin] = &[
+    // Two ASIDs for one root, as a kernel has that hides itself from EL0: who comes back to one of them before the DSB fills nothing in
+    // that the operation for it does not remove.
+    right(concat!(
+        "1: msr ttbr0_el1 a9.root; 1: isb; str pmd 0; dsb ishst; tlbi aside1is; 1: msr ttbr0_el1 a7.root; 1: isb; ",
+        "tlbi aside1is asid=9; dsb ish; claim va 2000",
+    )),
+    broken(
+        concat!(
+            "1: msr ttbr0_el1 a9.root; 1: isb; str pmd 0; dsb ishst; tlbi aside1is; 1: msr ttbr0_el1 a7.root; 1: isb; ",
+            "dsb ish; str pmd table:t2",
+        ),
+        &["remade wrong-asid va+0 level 2"],
+    ),
     broken("str root2.0 table:other; msr ttbr0_el1 a7.root2; isb", &["asid no-invalidation 0 level 0"]),
     right(
         "str root2.0 table:other; dsb ishst; msr ttbr0_el1 a9.empty; isb; tlbi aside1is; dsb ish; msr ttbr0_el1 a7.root2; isb",
