@@ -143,6 +143,11 @@ impl Registers {
         self.hcr(HCR_E2H) && self.hcr(HCR_TGE)
     }
 
+    /// A host that has EL1's MMU off: it is not about to go back to EL1&0.
+    pub fn has_left_el1(&self) -> bool {
+        self.is_host() && self.get(Sysreg::SctlrEl1) & 1 == 0
+    }
+
     /// HCR_EL2.VM or DC: stage 2 is on. Of a host neither counts.
     pub fn has_stage2(&self) -> bool {
         (self.hcr(HCR_VM) || self.hcr(HCR_DC)) && !self.is_host()
@@ -361,6 +366,15 @@ impl Features {
     }
 }
 
+/// Why what a TLB holds is UNKNOWN.
+#[derive(Clone, Copy, Debug)]
+pub struct Unknown {
+    /// Number of the event since which it is.
+    pub since: u64,
+    /// For who is told.
+    pub why: &'static str,
+}
+
 /// One PE.
 #[derive(Clone, Debug)]
 pub struct Pe {
@@ -374,8 +388,10 @@ pub struct Pe {
     pub el: u8,
     /// What it can do.
     pub features: Features,
-    /// The event since which the TLB holds UNKNOWN entries of EL1&0, and of EL2's regimes: a reset.
-    pub unknown: [Option<u64>; 2],
+    /// Whether the TLB holds UNKNOWN entries of EL1&0, and of EL2's regimes.
+    pub unknown: [Option<Unknown>; 2],
+    /// What it walked last of EL1&0, if stage 2 was off and that has not been invalidated since.
+    pub without_stage2: Option<Space>,
     /// The places, as bits, where something is cached under controls that have changed, to be invalidated before the next
     /// context synchronisation event.
     pub owing: u8,
@@ -394,6 +410,7 @@ impl Default for Pe {
             el: 1,
             features: Features::default(),
             unknown: [None; 2],
+            without_stage2: None,
             owing: 0,
             mair: [None; 2],
             label: None,

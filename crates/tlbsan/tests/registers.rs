@@ -1,8 +1,8 @@
 //! What registers say beside where walks begin: MAIR of what an entry is, TCR of what may be held, HCR_EL2 of what EL1 executes.
 
-use tlbi::{Asid, Dsb, Op, Scope, Target, VirtAddr};
+use tlbi::{Asid, Dsb, Ipa, Op, Scope, Target, VirtAddr};
 use tlbsan::sim::{Machine, TCR};
-use tlbsan::{Cause, Config, Kind, Sysreg};
+use tlbsan::{Cause, Config, Kind, Record, Sysreg};
 
 const ROOT: u64 = 0x10_0000;
 const L1: u64 = 0x20_0000;
@@ -188,4 +188,176 @@ fn a_root_that_leads_to_itself_uses_what_its_leaves_use() {
     };
     assert_eq!(mapped(511, 0x44_0000_00ff), [], "attribute 4 is nobody's");
     assert_eq!(mapped(511, 0x44), [LIVE]);
+}
+
+const E2H: u64 = 1 << 34;
+const TGE: u64 = 1 << 27;
+/// A root that only EL1 uses.
+const BOOT: u64 = 0x50_0000;
+
+/// A PE in EL1&0 goes on at EL2, where it is a host with the same tables. EL1's MMU stays on or goes off.
+fn move_to_el2(m: &mut Machine, pe: usize, sctlr_el1: u64) {
+    m.go_to(pe, 2);
+    m.write(pe, Sysreg::HcrEl2, E2H | TGE);
+    m.isb(pe);
+    m.tlbi(pe, Op::local(Target::All));
+    m.dsb(pe, Dsb::Nsh);
+    for (register, value) in
+        [(Sysreg::TcrEl2, TCR), (Sysreg::Ttbr0El2, ROOT | u64::from(ASID) << 48), (Sysreg::SctlrEl2, 1)]
+    {
+        m.write(pe, register, value);
+    }
+    m.write(pe, Sysreg::SctlrEl1, sctlr_el1);
+    m.eret(pe);
+}
+
+/// The page goes and comes elsewhere, with the form of EL1 between: of a host it acts on EL2&0.
+fn remap(m: &mut Machine) {
+    m.store(0, T, 0);
+    m.dsb(0, Dsb::Ishst);
+    m.tlbi(0, Op::inner(Target::Va { va: VirtAddr::new(0), asid: Some(Asid::new(ASID)), leaf_only: true, ttl: 0 }));
+    m.dsb(0, Dsb::Ish);
+    m.store(0, T, OTHER | PAGE);
+}
+
+/// Two PEs that have been in two address spaces of EL1&0, before either becomes a host.
+fn booted() -> Machine {
+    let mut m = machine(FRAME | PAGE, Sysreg::MairEl1, [0xff; 2]);
+    m.store(0, BOOT, L1 | 3);
+    for pe in [0, 1] {
+        m.run_in(pe, BOOT, 0);
+        m.run_in(pe, ROOT, ASID);
+    }
+    m
+}
+
+#[test]
+fn a_kernel_that_moves_to_el2_needs_nothing_of_el1_any_more() {
+    let mut m = booted();
+    (0..2).for_each(|pe| move_to_el2(&mut m, pe, 0));
+    remap(&mut m);
+    // The root that it started with is a page like any other.
+    for word in 0..512 {
+        m.store(0, BOOT + 8 * word, 0x0123_4567_89ab_cde1 + word);
+    }
+    // Nor is it followed: there would be notices.
+    let records = m.take_records();
+    assert!(matches!(records[..], [Record::Start { .. }]), "{records:?}");
+    // What it has of EL2&0 counts.
+    m.store(0, T, 0);
+    m.store(0, T, FRAME | PAGE);
+    assert_eq!(told(&mut m), [(Kind::Remade, Cause::NoInvalidation)]);
+}
+
+#[test]
+fn who_stays_at_el1_keeps_what_it_has() {
+    let mut m = booted();
+    move_to_el2(&mut m, 0, 0);
+    remap(&mut m);
+    let found: Vec<_> = m.take_violations().into_iter().map(|v| (v.kind, v.cause, v.pes)).collect();
+    assert_eq!(found, [(Kind::Remade, Cause::NoInvalidation, vec![1])]);
+}
+
+#[test]
+fn who_comes_back_to_el1_finds_anything() {
+    let come_back = |tlbi: Option<u64>| {
+        let mut m = booted();
+        (0..2).for_each(|pe| move_to_el2(&mut m, pe, 0));
+        if let Some(hcr) = tlbi {
+            m.write(0, Sysreg::HcrEl2, hcr);
+            m.isb(0);
+            m.tlbi(0, Op::local(Target::All));
+            m.dsb(0, Dsb::Nsh);
+        }
+        m.write(0, Sysreg::HcrEl2, E2H);
+        m.write(0, Sysreg::MairEl1, 0x44);
+        m.write(0, Sysreg::SctlrEl1, 1);
+        m.go_to(0, 1);
+        let found = m.take_violations();
+        found.into_iter().map(|v| (v.kind, v.cause, v.pes, v.old.text)).collect::<Vec<_>>()
+    };
+    let unknown = "anything: UNKNOWN since EL1 was left for EL2&0".to_owned();
+    let unknown = [(Kind::Asid, Cause::NoInvalidation, vec![0], unknown)];
+    assert_eq!(come_back(None), unknown);
+    assert_eq!(come_back(Some(E2H | TGE)), unknown, "that was EL2&0's");
+    assert_eq!(come_back(Some(E2H)), []);
+}
+
+#[test]
+fn who_invalidates_on_leaving_el1_finds_nothing() {
+    let mut m = booted();
+    m.go_to(0, 2);
+    m.write(0, Sysreg::SctlrEl1, 0);
+    m.isb(0);
+    m.tlbi(0, Op::local(Target::All));
+    m.dsb(0, Dsb::Nsh);
+    move_to_el2(&mut m, 0, 0);
+    m.write(0, Sysreg::HcrEl2, E2H);
+    m.write(0, Sysreg::SctlrEl1, 1);
+    m.go_to(0, 1);
+    assert_eq!(told(&mut m), []);
+}
+
+#[test]
+fn a_host_that_leaves_the_mmu_of_el1_on_comes_back_to_what_it_has_left() {
+    let mut m = booted();
+    let back_and_forth = |m: &mut Machine| {
+        (0..2).for_each(|pe| move_to_el2(m, pe, 1));
+        m.write(0, Sysreg::HcrEl2, E2H);
+        m.go_to(0, 1);
+    };
+    back_and_forth(&mut m);
+    assert_eq!(told(&mut m), []);
+    back_and_forth(&mut m);
+    remap(&mut m);
+    assert_eq!(told(&mut m), [(Kind::Remade, Cause::NoInvalidation)], "of PE 1, and of EL2&0");
+}
+
+/// As KVM does: the host sets TGE, and clears it where its operations are to act on a guest.
+#[test]
+fn what_is_held_of_a_guest_survives_the_toggling_of_tge() {
+    const STAGE2: u64 = 0x60_0000;
+    const VMID: u64 = 3;
+    let left = |hcr: Option<u64>| {
+        let mut m = machine(FRAME | PAGE, Sysreg::MairEl1, [0xff; 2]);
+        m.store(0, BOOT, L1 | 3);
+        // The first GiB in its place.
+        m.store(0, STAGE2, 0x7fd);
+        for pe in [0, 1] {
+            move_to_el2(&mut m, pe, 0);
+            m.write(pe, Sysreg::VtcrEl2, 24 | 1 << 6);
+            m.write(pe, Sysreg::VttbrEl2, STAGE2 | VMID << 48);
+            m.write(pe, Sysreg::HcrEl2, E2H | 1);
+            m.go_to(pe, 1);
+            m.tlbi(pe, Op::local(Target::All));
+            m.dsb(pe, Dsb::Nsh);
+            m.run_in(pe, BOOT, ASID);
+            m.go_to(pe, 2);
+            m.write(pe, Sysreg::HcrEl2, E2H | TGE);
+            m.write(pe, Sysreg::SctlrEl1, 0);
+            m.isb(pe);
+        }
+        m.store(0, BOOT, 0);
+        m.store(0, STAGE2, 0);
+        m.dsb(0, Dsb::Ishst);
+        if let Some(hcr) = hcr {
+            m.write(0, Sysreg::HcrEl2, hcr);
+            m.isb(0);
+            m.tlbi(0, Op::inner(Target::Ipa { ipa: Ipa::new(0), non_secure: false, leaf_only: true, ttl: 0 }));
+            m.dsb(0, Dsb::Ish);
+            m.tlbi(0, Op::inner(Target::All));
+            m.dsb(0, Dsb::Ish);
+            m.write(0, Sysreg::HcrEl2, E2H | TGE);
+            m.isb(0);
+        }
+        assert_eq!(told(&mut m), []);
+        m.store(0, BOOT, L2 | 3);
+        m.at(4, &[]);
+        m.store(0, STAGE2, 1 << 30 | 0x7fd);
+        told(&mut m)
+    };
+    let remade = [(Kind::Remade, Cause::NoInvalidation); 2];
+    assert_eq!(left(None), remade);
+    assert_eq!(left(Some(E2H | TGE)), remade, "VMALLE1 was EL2&0's, and combined entries remain");
+    assert_eq!(left(Some(E2H)), []);
 }

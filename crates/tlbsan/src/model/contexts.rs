@@ -5,7 +5,7 @@ use crate::descriptor::{Descriptor, grouped};
 use crate::effect::{Effect, Selection};
 use crate::event::{Sysreg, World};
 use crate::geometry::Space;
-use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unmodelled, pes};
+use crate::machine::{EL2, EL10, Loaded, PLACES, PeSet, Registers, STAGE2, Unknown, Unmodelled, pes};
 use crate::report::{self, Severity, Step, Ways};
 use crate::residue::{Residue, ResidueId, Tag};
 use crate::rules::asid;
@@ -50,18 +50,39 @@ impl Model {
         state.el = 1;
         state.owing = 0;
         state.mair = [None; 2];
-        state.unknown = [Some(now.time); 2];
+        state.unknown = [Some(Unknown { since: now.time, why: "after reset" }); 2];
+        state.without_stage2 = None;
         self.residues.synchronise(pe);
         self.reload(now);
-        // What it held is part of what is unknown from here on.
-        let gone = 1 << pe;
-        for (id, residue) in self.residues.forget(gone) {
-            self.closed(now.world, id, &residue);
+        for space in self.shadow.spaces() {
+            self.forget(now.world, pe, space);
         }
-        for id in self.shadow.all_contexts() {
+    }
+
+    /// A kernel that starts at EL1 may move to EL2&0 for good. From then on its operations act there, and no access goes by what the
+    /// PE has kept of EL1&0: that is UNKNOWN, as after a reset, and is invalidated before EL1's MMU goes on again. A host that lets
+    /// it on is about to go back, and it always goes back to guests, which have a stage 2: what is held of these is kept.
+    fn leave_el1<W: World>(&mut self, now: &mut Now<'_, W>) {
+        let pe = now.event.pe;
+        let state = &mut self.pes[pe];
+        let left = state.effective.has_left_el1();
+        let Some(space) = state.without_stage2.take_if(|_| left) else { return };
+        state.unknown[0] = Some(Unknown { since: now.time, why: "since EL1 was left for EL2&0" });
+        state.mair[0] = None;
+        self.forget(now.world, pe, space);
+    }
+
+    /// What a PE held of a space, stale or not, is part of what is UNKNOWN from here on.
+    fn forget<W: World>(&mut self, world: &mut W, pe: usize, space: Space) {
+        let gone = 1 << pe;
+        let ids = self.residues.of_space(space);
+        for (id, residue) in self.residues.release(&ids, None, gone) {
+            self.closed(world, id, &residue);
+        }
+        for id in self.shadow.contexts_of(space).to_vec() {
             let Some(context) = self.shadow.context_mut(id) else { continue };
             context.uses_mut().for_each(|used| used.held &= !gone);
-            self.end_context(now.world, id);
+            self.end_context(world, id);
         }
     }
 
@@ -99,6 +120,11 @@ impl Model {
                 self.load(now, &next, place);
             }
         }
+        let state = &mut self.pes[pe];
+        if let Some(walked) = EL10.into_iter().find_map(|place| state.loaded[place]).filter(|_| below_el2) {
+            state.without_stage2 = (!state.effective.has_stage2()).then_some(walked.root.space);
+        }
+        self.leave_el1(now);
         self.check_attributes(now, 0, EL10[0], Sysreg::MairEl1);
         self.check_attributes(now, 1, EL2[0], Sysreg::MairEl2);
     }
@@ -269,15 +295,15 @@ impl Model {
         if self.wide_tlbis.iter().any(|effect| names(&effect)) { Cause::NotCompleted } else { Cause::NoInvalidation }
     }
 
-    /// After reset: an MMU that goes on over a TLB that nobody has invalidated.
+    /// An MMU that goes on over a TLB whose contents are UNKNOWN, and that nobody has invalidated.
     fn check_unknown<W: World>(&mut self, now: &mut Now<'_, W>, next: &Loaded, place: usize) {
         let pe = now.event.pe;
         let which = usize::from(EL2.contains(&place));
         // Stage 2, and what a guest finds under it, are its host's business.
         let guest = which == 0 && self.pes[pe].effective.has_stage2();
-        let Some(since) = self.pes[pe].unknown[which].take_if(|_| !guest) else { return };
+        let Some(unknown) = self.pes[pe].unknown[which].take_if(|_| !guest) else { return };
         let waits = |effect: &Effect| {
-            effect.reach >> pe & 1 != 0 && effect.time > since && affected(effect).any(|other| other == which)
+            effect.reach >> pe & 1 != 0 && effect.time > unknown.since && affected(effect).any(|other| other == which)
         };
         let cause = if self.wide_tlbis.iter().any(waits) { Cause::NotCompleted } else { Cause::NoInvalidation };
         let root = next.root;
@@ -292,7 +318,7 @@ impl Model {
             table: true,
             pes: vec![pe],
             slot: root.table,
-            old: text("anything: UNKNOWN after reset".to_owned()),
+            old: text(format!("anything: UNKNOWN {}", unknown.why)),
             new: text(format!("tables at {}", grouped(root.table))),
             removed: (*site).clone(),
             ..super::verdicts::blank(&site)
@@ -343,10 +369,13 @@ impl Model {
         for (pe, state) in self.pes.iter_mut().enumerate() {
             for which in affected(effect) {
                 if effect.reach >> pe & 1 != 0 {
-                    state.unknown[which].take_if(|since| *since < effect.time);
+                    state.unknown[which].take_if(|unknown| unknown.since < effect.time);
                     // An MMU that is on has filled its TLB again.
                     let on = [EL10, EL2][which].into_iter().any(|place| state.loaded[place].is_some());
                     state.mair[which].take_if(|_| !on);
+                    if which == 0 {
+                        state.without_stage2.take_if(|space| !on && spaces.contains(space));
+                    }
                 }
             }
         }

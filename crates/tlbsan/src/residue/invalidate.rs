@@ -322,12 +322,6 @@ impl Residues {
         closed
     }
 
-    /// PEs hold nothing at all any more.
-    pub fn forget(&mut self, pes: PeSet) -> Closed {
-        let ids: Vec<ResidueId> = self.iter().map(|(id, _)| id).collect();
-        self.release(&ids, None, pes)
-    }
-
     /// Residues of an ASID.
     pub fn of_asid(&self, space: Space, asid: u16) -> Vec<ResidueId> {
         self.living(self.by_asid.get(&(space, asid)))

@@ -11,7 +11,7 @@
 //! is judged at the second context synchronisation event.
 //!
 //! After reset the TLB's contents are UNKNOWN (D8.16): whatever is loaded before everything was invalidated meets entries
-//! of that kind.
+//! of that kind. What a kernel has left at EL1, having moved to EL2&0, counts as such.
 
 use crate::descriptor::Descriptor;
 use crate::geometry::Geometry;

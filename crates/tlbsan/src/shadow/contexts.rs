@@ -233,11 +233,6 @@ impl Shadow {
         self.contexts.len() >= MAX_CONTEXTS
     }
 
-    /// Every context.
-    pub fn all_contexts(&self) -> Vec<ContextId> {
-        self.contexts.keys().copied().collect()
-    }
-
     /// Every context at rest.
     pub fn all_resting(&self) -> Vec<ContextId> {
         self.contexts.iter().filter(|(_, context)| context.is_at_rest()).map(|(id, _)| *id).collect()
