@@ -14,6 +14,8 @@ pub struct Linux {
     pub cpu: &'static str,
     /// Cores.
     pub cores: usize,
+    /// Added to `-M virt`.
+    pub machine: &'static str,
     /// Added to the kernel's command line.
     pub append: &'static str,
     /// Arguments for tlbsan.
@@ -27,7 +29,7 @@ pub struct Linux {
 impl Linux {
     /// A machine with 1 GiB.
     pub fn new(cpu: &'static str, cores: usize) -> Self {
-        Self { cpu, cores, append: "", tlbsan: Vec::new(), trace: None, reboots: false }
+        Self { cpu, cores, machine: "", append: "", tlbsan: Vec::new(), trace: None, reboots: false }
     }
 
     /// QEMU's arguments.
@@ -35,7 +37,8 @@ impl Linux {
         let [kernel, initramfs] =
             ["linux/kernel", "linux/initramfs"].map(|file| artifact(file, "script/linux").display().to_string());
         let append = format!("console=ttyAMA0 panic=-1 quiet {}", self.append);
-        let arguments = ["-M", "virt", "-cpu", self.cpu, "-smp", &self.cores.to_string(), "-m", "1G", "-nographic"];
+        let (machine, cores) = (format!("virt{}", self.machine), self.cores.to_string());
+        let arguments = ["-M", &machine, "-cpu", self.cpu, "-smp", &cores, "-m", "1G", "-nographic"];
         let rest = ["-nic", "none", "-kernel", &kernel, "-initrd", &initramfs, "-append", &append];
         let end = if self.reboots { None } else { Some("-no-reboot") };
         arguments.into_iter().chain(rest).chain(end).map(str::to_owned).collect()
