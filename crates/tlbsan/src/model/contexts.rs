@@ -192,7 +192,7 @@ impl Model {
         for residue in ids {
             let kept = self.residues.get(residue).filter(|residue| residue.what.context == id && residue.is_table());
             if kept.is_some_and(|residue| residue.held_under(tag) >> pe & 1 != 0) {
-                self.refill_below(now, residue, 1 << pe, Some(tag));
+                self.refill_below(now, residue, 1 << pe, Some(tag), None);
             }
         }
     }

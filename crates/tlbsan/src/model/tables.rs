@@ -239,7 +239,7 @@ impl Model {
             let elsewhere = self.leading_from_elsewhere(leading_here, slot.table);
             for id in leading_here.iter().filter(|id| !before.is_cacheable() || !elsewhere.contains(id)) {
                 let pes = self.residues.get(*id).map_or(0, Residue::pes);
-                self.refill_below(now, *id, pes, None);
+                self.refill_below(now, *id, pes, None, Some(slot.index));
             }
         }
     }
@@ -488,13 +488,15 @@ impl Model {
         }
     }
 
-    /// PEs that walk under a tag, or any (`None`), may fetch again what a table residue leads to: they hold that, too, if they did not.
+    /// PEs that walk under a tag, or any (`None`), may fetch again what a table residue leads to, or what is in one slot there: they hold
+    /// that, too, if they did not.
     pub(super) fn refill_below<W: World>(
         &mut self,
         now: &mut Now<'_, W>,
         above: ResidueId,
         pes: PeSet,
         under: Option<Tag>,
+        only: Option<usize>,
     ) {
         // A PE may come back again and again.
         self.residues.forget_ended_children(above);
@@ -510,7 +512,7 @@ impl Model {
         let still = places.iter().find(here).map(|span| span.forbids);
         let child = |id: ResidueId| self.residues.get(id).map(|it| (it.what.start, (it.what.entry, id)));
         let known: FastMap<u64, _> = self.residues.children(above).into_iter().filter_map(child).collect();
-        for (slot, old, _) in inside {
+        for (slot, old, _) in inside.into_iter().filter(|(slot, ..)| only.is_none_or(|only| slot.index == only)) {
             let (start, entry) = (slot.start(what.start), old.1.under(what.entry.forbids()));
             if still.is_some_and(|forbidden| old.1.under(forbidden) == entry) {
                 continue;
@@ -519,7 +521,7 @@ impl Model {
                 Some(child) => {
                     let mut holders = self.shadow.holders(what.context, &entry, 0);
                     holders.retain(|(tag, _)| cut.fills(*tag));
-                    self.residues.hold(child, above, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
+                    self.residues.hold(child, holders.into_iter().map(|(tag, all)| (tag, all & pes)));
                     Some(child)
                 }
                 None => {
@@ -530,7 +532,7 @@ impl Model {
                 }
             };
             if let Some(child) = child {
-                self.refill_below(now, child, pes, under);
+                self.refill_below(now, child, pes, under, None);
             }
         }
     }

@@ -141,10 +141,10 @@ impl Residues {
     fn around<'a>(&self, residue: &Residue, effect: &Effect, shadow: &'a Shadow) -> Around<'a> {
         let (domain, issuer) = (effect.op.scope.domain(), effect.issuer);
         let above = self.above(residue, shadow, domain, issuer);
-        let walking = |pes, above: &&Residue| pes | above.walking(shadow);
+        let held = |pes, above: &&Residue| pes | above.pes();
         Around {
-            refillable: above.iter().fold(0, walking),
-            left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, walking),
+            refillable: above.iter().fold(0, held),
+            left_above: above.iter().filter(|above| !above.is_named_by(effect)).fold(0, held),
             in_run: in_run(residue, shadow),
             unordered: self.unordered(residue, &above, shadow, domain, issuer),
         }
@@ -232,6 +232,9 @@ impl Residues {
                         holder.in_flight.push(InFlight { issuer, op, reach, site });
                         started = true;
                     }
+                    if why_left == Cause::NotOrdered && held & effect.reach & !reach != 0 {
+                        residue.wants_order();
+                    }
                     let left = [(!effect.reach, Cause::LocalOnly), (effect.reach & !reach, why_left)];
                     for (pes, cause) in left.into_iter().filter(|(pes, _)| held & pes != 0) {
                         residue.note(Noted::new(site, op, cause, held & pes, refillable));
@@ -242,9 +245,7 @@ impl Residues {
                 Err(cause) => {
                     let held = residue.holders[index].pes;
                     if cause == Cause::NotOrdered {
-                        // With any of them this operation would have removed it.
-                        let orders = residue.missed.iter_mut().filter(|(_, help)| *help == Help::Order);
-                        orders.for_each(|(_, help)| *help = Help::Remove);
+                        residue.wants_order();
                     }
                     residue.note(Noted::new(site, effect.op, cause, held, refillable));
                 }
@@ -384,6 +385,12 @@ impl Residue {
             Selection::Addresses { asid: Some(asid), .. } => self.holders.iter().all(|h| h.tag == Tag::Asid(asid)),
             _ => true,
         }
+    }
+
+    /// With any of the DSBs that were withheld an operation would have removed it.
+    fn wants_order(&mut self) {
+        let orders = self.missed.iter_mut().filter(|(_, help)| *help == Help::Order);
+        orders.for_each(|(_, help)| *help = Help::Remove);
     }
 
     /// From which PEs the operation removes the entry as one holder has it, or why from none.

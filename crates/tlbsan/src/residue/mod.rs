@@ -34,7 +34,6 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Few, List, Sizes, Slab, bury, push, put, take};
-use tlbi::Op;
 use tlbsan_hint::Cause;
 
 /// Names a residue; never used twice: a place and how often it was used before.
@@ -203,20 +202,6 @@ impl Residue {
     /// Every PE that may hold it.
     pub fn pes(&self) -> PeSet {
         self.holders.iter().fold(0, |set, holder| set | holder.pes)
-    }
-
-    /// The operations in flight, each with the PEs from which it removes all that leads to what is tagged so.
-    fn going(&self, tag: Tag) -> Vec<(usize, Op, PeSet)> {
-        let leads = |holder: &&Holder| !matches!(tag, Tag::Asid(_) | Tag::AnyAsid) || holder.tag == tag;
-        let all = self.holders.iter().filter(leads).flat_map(|holder| &holder.in_flight);
-        let reach = |tlbi: &InFlight| {
-            let same = |other: &&InFlight| (other.issuer, other.op) == (tlbi.issuer, tlbi.op);
-            let left = |holder: &Holder| {
-                holder.pes & !holder.in_flight.iter().filter(same).fold(0, |set, tlbi| set | tlbi.reach)
-            };
-            !self.holders.iter().filter(leads).map(left).fold(0, |set, left| set | left)
-        };
-        all.map(|tlbi| (tlbi.issuer, tlbi.op, reach(tlbi))).collect()
     }
 
     /// Withheld instructions that a verdict with this cause answers for.
@@ -404,20 +389,12 @@ impl Residues {
         left
     }
 
-    /// PEs have found a residue, or may have found it again, through table residue `above`. Of what is in flight only that counts for
-    /// them which removes `above` as well.
-    pub fn hold(&mut self, id: ResidueId, above: ResidueId, more: impl Iterator<Item = (Tag, PeSet)>) {
+    /// More PEs may hold a residue.
+    pub fn hold(&mut self, id: ResidueId, more: impl Iterator<Item = (Tag, PeSet)>) {
         for (tag, pes) in more.filter(|(_, pes)| *pes != 0) {
-            let all_gone = self.get(above).map_or(Vec::new(), |above| above.going(tag));
             let Some(residue) = self.slab.get_mut(id) else { return };
             match residue.holders.iter_mut().find(|holder| holder.tag == tag) {
-                Some(holder) => {
-                    holder.pes |= pes;
-                    for tlbi in &mut holder.in_flight {
-                        let same = |(issuer, op, _): &&(usize, Op, PeSet)| (*issuer, *op) == (tlbi.issuer, tlbi.op);
-                        tlbi.reach &= !pes | all_gone.iter().filter(same).fold(0, |set, (.., reach)| set | reach);
-                    }
-                }
+                Some(holder) => holder.pes |= pes,
                 None => {
                     residue.holders.push(Holder { tag, pes, in_flight: Vec::new() });
                     if let Tag::Asid(asid) = tag {

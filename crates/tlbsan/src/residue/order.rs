@@ -163,8 +163,8 @@ impl Residues {
         table.residues.iter().filter_map(|id| self.get(*id)).filter(leads).collect()
     }
 
-    /// R4: PEs whose walkers may come there and still miss a store that removed the entry, or one that removed a table residue
-    /// `above` it: from that the entry would come back.
+    /// R4: PEs whose walkers may still miss a store that removed the entry, or one that removed a table residue `above` it: from
+    /// that the entry would come back.
     pub(super) fn unordered(
         &self,
         residue: &Residue,
@@ -179,19 +179,11 @@ impl Residues {
             again && !self.is_visible(cut_off, domain, issuer)
         });
         if missed || !self.is_ordered(residue, domain, issuer) {
-            return residue.walking(shadow);
+            return residue.pes();
         }
         let from_above =
             |it: &&Residue| self.unordered(it, &self.above(it, shadow, domain, issuer), shadow, domain, issuer);
         above.iter().map(from_above).fold(0, |all, pes| all | pes)
-    }
-}
-
-impl Residue {
-    /// PEs that hold it and walk there now: what it leads to can be read through it. Those that have left do so when they come back.
-    pub(super) fn walking(&self, shadow: &Shadow) -> PeSet {
-        let Some(context) = shadow.context(self.what.context) else { return 0 };
-        self.holders.iter().fold(0, |set, holder| set | holder.pes & context.loaded_under(holder.tag))
     }
 }
 

@@ -4,8 +4,7 @@ use super::*;
 
 /// Whether a root is one of EL1&0's stage 1 (0), or of EL2's regimes (1).
 fn belongs(root: &Entry) -> Option<usize> {
-    let el2 = matches!(root.root.space, Space::El2 | Space::El20);
-    (!root.root.space.is_stage2()).then_some(usize::from(el2))
+    (!root.root.space.is_stage2()).then_some(usize::from(matches!(root.root.space, Space::El2 | Space::El20)))
 }
 
 impl Reference {

@@ -50,8 +50,7 @@ impl Reference {
     /// It does not if, after it or a later one to the same slot, a DSB reaches that far: by one who knew of the store; or by one whose
     /// later TLBI shows that the store was handed over to it, though not to the PE that stored.
     fn is_hidden(&self, store: &Unseen, pe: usize, domain: Domain) -> bool {
-        let mut later = self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at);
-        !later.any(|store| {
+        !self.unseen.iter().filter(|it| it.slot == store.slot && it.at >= store.at).any(|store| {
             self.dsbs.iter().any(|&(at, by, reach)| {
                 let own = domain == Domain::NonShareable && by == pe;
                 let knows = store.knowers.get(&by).is_some_and(|since| *since < at);
@@ -78,9 +77,13 @@ impl Reference {
         let before = self.pes.clone();
         for (pe, known) in before.iter().enumerate() {
             let tops = roots(&known.effective);
-            // R4 asks for the order of the store that removed an entry, whatever leads there by now.
-            let hides = |since: &Time| self.unseen.iter().any(|it| it.at == *since && self.is_hidden(it, pe, domain));
-            let stays = |e: &Entry| walks(&tops, e) && self.stale.get(e).is_some_and(hides);
+            // R4 asks for the order of the store that removed an entry, whatever leads there by now. What was stored where a stale table
+            // entry leads is gone with that.
+            let hidden: Vec<&Unseen> = self.unseen.iter().filter(|it| self.is_hidden(it, pe, domain)).collect();
+            let was = |e: &Entry, old| Descriptor::decode(old, e.level, &e.root.geometry).is_cacheable();
+            let removed = |e: &Entry, it: &Unseen| it.slot != e.slot || was(e, it.old);
+            let hides = |(e, since): (&Entry, &Time)| hidden.iter().any(|it| it.at == *since && removed(e, it));
+            let stays = |e: &Entry| walks(&tops, e) && self.stale.get_key_value(e).is_some_and(hides);
             let after = known.cached.iter().filter(|(e, _)| !it.removes(e) || stays(e));
             self.pes[pe].cached = after.map(|(e, time)| (*e, if stays(e) { at } else { *time })).collect();
         }

@@ -17,10 +17,9 @@ impl Reference {
         let new_tables = &self.linked() - &linked;
         self.judge(|all, e| {
             // What is put into a table that is stale changes nothing in its stead.
-            let (was_gone, meant) = before[e];
-            let breaks = (e.leaf().is_some() || meant != all.meaning(e)) && all.difference(e) == Change::Break;
+            let breaks = (e.leaf().is_some() || before[e].1 != all.meaning(e)) && all.difference(e) == Change::Break;
             let becomes_table = || e.leaf().is_some() && new_tables.iter().any(|it| overlap(*it, e.target()));
-            if breaks && !was_gone {
+            if breaks && !before[e].0 {
                 Some(Kind::LiveChange)
             } else if all.is_gone(&e.aged()) && becomes_table() || all.reuses(e, slot, old, value) {
                 Some(Kind::Reused)
