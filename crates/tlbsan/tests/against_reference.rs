@@ -83,6 +83,15 @@ fn the_model_misses_nothing_where_pes_roam() {
     assert!(tally.over * 100 <= tally.verdicts, "{tally:?}");
 }
 
+#[test]
+fn the_reference_is_short() {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference")).expect("the reference");
+    let text = files.map(|file| std::fs::read_to_string(file.expect("an entry").path()).expect("a file"));
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    let lines: usize = text.map(|text| text.lines().filter(is_code).count()).sum();
+    assert!(lines < 600, "{lines} lines of code");
+}
+
 /// Names what the model is not told, and whether that went unnoticed.
 fn deaf(hears: Hears) -> Result<Tally, String> {
     search(Comparison { roaming: false, nested: false, hears }, 6000, 0)

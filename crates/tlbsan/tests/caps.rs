@@ -91,7 +91,7 @@ fn places_of_a_slot_beyond_256_are_not_followed() {
 }
 
 #[test]
-fn of_65_readers_of_a_slot_the_first_is_forgotten() {
+fn of_65_pes_that_know_a_slot_the_first_is_forgotten() {
     for (others, expected) in [(63, vec![]), (64, vec![(Kind::Remade, Cause::NotOrdered)])] {
         let mut m = machine();
         m.store(0, T, 0);

@@ -1,7 +1,7 @@
 //! Residues: entries that are gone from memory and may still be cached.
 //!
 //! ```text
-//!   store changes the entry ──> open ──DSB by the writer, or by a PE that read the entry (R4)──> ordered
+//!   store changes the entry ──> open ──DSB by the writer, or by a PE that knows of the store (R4)──> ordered
 //!   ordered ──covering TLBI──> in flight ──DSB by the PE that issued it (R5)──> gone on the PEs it reached
 //! ```
 //!
@@ -9,7 +9,7 @@
 //! verdicts, they explain one. What a TLBI does is in `invalidate`, how a verdict is explained in `explain`; here is
 //! where residues are kept and found.
 //!
-//! They are indexed by what they translate, by ASID, by space and by where they lead, so that no event looks at residues
+//! They are indexed by what they translate, by ASID, by space, by where they lead and by the slot, so that no event looks at residues
 //! that it does not concern. Lists in the indices are cleaned when they have more dead than live members.
 
 mod explain;

@@ -43,7 +43,7 @@ pub(super) struct CutOff {
     slot: u64,
     /// The PE, if that is known.
     writer: Option<usize>,
-    /// Since when reads of the slot count as reads of it.
+    /// Since when who reads the slot, or stores to it, knows of it.
     since: u64,
     pub(super) written: u64,
 }
@@ -187,7 +187,8 @@ impl Residues {
     }
 }
 
-/// Where its table is linked where it translated: what is forbidden on the way there.
+/// What is forbidden on the way to its table, if that is linked where it translated; taken for nothing where there are more places
+/// than are followed.
 fn linked_here(residue: &Residue, shadow: &Shadow) -> Option<u8> {
     let (spans, more) = shadow.spans(residue.what.table, residue.what.index);
     let here = (residue.what.context, residue.what.start);

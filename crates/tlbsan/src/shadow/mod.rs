@@ -34,7 +34,7 @@ pub struct Shadow {
     by_root: FastMap<Root, ContextId>,
     by_space: FastMap<Space, Vec<ContextId>>,
     tables: FastMap<u64, TablePage>,
-    /// Counts what changes where tables are linked, or since when.
+    /// Counts what changes where tables are linked, since when, or what is forbidden there.
     shape: u64,
     entries: usize,
     /// Tables in each page, but for a page that is one table.

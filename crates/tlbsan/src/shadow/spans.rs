@@ -25,7 +25,7 @@ pub struct Span {
 /// Where a slot translates, everywhere. Nearly always one place.
 pub type Spans = SmallVec<[Span; 2]>;
 
-/// Where a table translates: walked up to once, and kept until some table is linked or unlinked.
+/// Where a table translates: walked up to once, and kept until the shape of the tables changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     /// The shape of the tables that they were found in.

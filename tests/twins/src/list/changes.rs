@@ -54,6 +54,18 @@ pub(super) const ORDER_AND_COMPLETION: &[Twin] = &[
         &["remade not-ordered va+0 level 3"],
     ),
     right("str pud 0; 1: str pmd 0; 1: dsb ish; 1: tlbi vmalle1is; 1: dsb ish; claim va 2000"),
+    // Who is away when the TLBI is executed may be back before the DSB, and miss the store then; or finds nothing that is left.
+    broken(
+        concat!(
+            "msr ttbr0_el1 a9.empty; isb; 1: msr ttbr0_el1 a9.empty; 1: isb; str pte 0; tlbi vale1is va; ",
+            "msr ttbr0_el1 a7.root; isb; 1: msr ttbr0_el1 a7.root; 1: isb; dsb ish; claim va 1000",
+        ),
+        &["claimed not-ordered va+0 level 3"],
+    ),
+    right(concat!(
+        "1: msr ttbr0_el1 a9.empty; 1: isb; str pmd 0; dsb ishst; tlbi vae1is va; tlbi vae1is va+1000; ",
+        "1: msr ttbr0_el1 a7.root; 1: isb; dsb ish; claim va 2000",
+    )),
     // What is changed in an unlinked table is read there again once that is linked, by who misses the store.
     broken(
         "str pmd 0; dsb ishst; str pte 0; str pmd table:t; tlbi vae1is va; dsb ish; str pte page:2",
